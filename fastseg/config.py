@@ -1,0 +1,188 @@
+"""YAML files, presets and dotted overrides → `Settings`, and `Settings` → YAML."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from fastseg.errors import InputError
+from fastseg.settings import LOSSES, Settings
+
+# These hold names that are the user's own, so a later one replaces an earlier one whole.
+REPLACED = ("hierarchy", "mirror", "loss")
+
+
+def presets() -> list[str]:
+    """Names of the presets that come with the package."""
+    return sorted(f.name[:-5] for f in resources.files("fastseg.configs").iterdir() if f.name.endswith(".yaml"))
+
+
+def load_config(source: str | Path | Mapping[str, Any] | None = None, *overrides: str) -> Settings:
+    """Settings from a preset's name, a YAML file or a mapping, and `"dotted.key=value"` overrides.
+
+    Without a source: the preset `sample`. Overrides go over the file, the file over the preset that its key `preset`
+    names, the preset over the defaults. Raises `InputError` naming the key, what is wrong and what would do.
+    """
+    if isinstance(source, str) and "=" in source:
+        source, overrides = None, (source, *overrides)
+    values = _read("sample" if source is None else source)
+    for override in overrides:
+        key, sep, text = override.removeprefix("--").partition("=")
+        if not sep:
+            raise InputError(f"{override!r} is not KEY=VALUE; write for example data.root=Pascal-part")
+        _set(values, key.strip(), _parse(key, text))
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise InputError(_explain(error)) from None
+
+
+def dump_config(cfg: Settings, comments: bool = False) -> str:
+    """YAML text that `load_config` reads back to equal settings; with `comments`, each key's meaning beside it."""
+    if not comments:
+        return yaml.safe_dump(cfg.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return "".join(_commented(cfg, 0))
+
+
+def _read(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(source, Mapping):
+        values, name = copy.deepcopy(dict(source)), "run"
+    else:
+        path = resources.files("fastseg.configs") / f"{source}.yaml" if str(source) in presets() else Path(source)
+        if not path.is_file():
+            near = difflib.get_close_matches(str(source), presets(), 1)
+            hint = f"did you mean {near[0]}?" if near else f"give a .yaml file or one of {', '.join(presets())}"
+            raise InputError(f"config {str(source)!r}: no such file or preset; {hint}")
+        name = Path(source).stem
+        try:
+            values = yaml.safe_load(path.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InputError(f"config {source}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"config {source}: a mapping of keys is expected, as in `fastseg train --print-config`")
+    base = _read(values.pop("preset")) if "preset" in values else {}
+    return _over({"name": name.replace(" ", "_"), **base}, values)
+
+
+def _over(base: dict[str, Any], top: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _over(merged[key], value, f"{path}{key}.") if both and path + key not in REPLACED else value
+    return merged
+
+
+def _parse(key: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text) if text.strip() else None
+    except yaml.YAMLError:
+        raise InputError(f"{key}={text}: the value is not YAML; put it in quotes") from None
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    """Put a value at a dotted place; whole numbers reach into lists, as in loss.0.weight."""
+    *way, last = key.split(".")
+    here: Any = values
+    for i, part in enumerate(way):
+        if isinstance(here, list):
+            here = _item(here, part, key)
+        else:
+            # Reaching into what the file does not mention (the default list of losses, say) starts from the default.
+            if here.get(part) is None:
+                here[part] = _default(way[: i + 1])
+            here = here[part]
+        if not isinstance(here, (dict, list)):
+            raise InputError(f"{key}: {'.'.join(way[: i + 1])} is {here!r}, which has no part {last!r}")
+    if isinstance(here, list):
+        here[here.index(_item(here, last, key))] = value
+    else:
+        here[last] = value
+
+
+def _item(items: list[Any], part: str, key: str) -> Any:
+    if not part.isdigit() or int(part) >= len(items):
+        raise InputError(f"{key}: {part!r} is no place in a list of {len(items)}")
+    return items[int(part)]
+
+
+def _default(way: list[str]) -> Any:
+    here: Any = Settings().model_dump(mode="json") if way[0] == "loss" else {}
+    for part in way:
+        here = here.get(part, {}) if isinstance(here, dict) else {}
+    return here if isinstance(here, (dict, list)) else {}
+
+
+def _explain(error: ValidationError) -> str:
+    """One line for each of the first two faults: the key, what is wrong, the value that was given."""
+    lines = []
+    for fault in error.errors()[:2]:
+        loc = [part for part in fault["loc"] if part not in LOSSES]
+        key = ".".join(str(part) for part in loc)
+        if fault["type"] == "extra_forbidden":
+            lines.append(f"{key}: unknown key{_nearest(fault['loc'])}")
+        elif fault["type"] == "value_error":
+            prefix = f"{key}: " if key not in ("", "hierarchy") else ""
+            lines.append(f"{prefix}{fault['ctx']['error']}")
+        elif fault["type"].startswith("union_tag"):
+            given = fault["input"].get("name") if isinstance(fault["input"], dict) else fault["input"]
+            lines.append(f"{key}.name: unknown loss {given!r}; there are {', '.join(LOSSES)}")
+        elif fault["type"] == "literal_error" and isinstance(fault["input"], str):
+            options = fault["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+            near = difflib.get_close_matches(fault["input"].lower(), [o.lower() for o in options], 1, 0.5)
+            hint = next((o for o in options if near and o.lower() == near[0]), None)
+            lines.append(f"{key}: {fault['input']!r} is none of {', '.join(options)}" +
+                         (f"; did you mean {hint}?" if hint else ""))
+        else:
+            lines.append(f"{key}: {fault['msg'].lower()}, got {fault['input']!r}")
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _nearest(loc: tuple[int | str, ...]) -> str:
+    """'; did you mean …?' with the known key nearest to an unknown one, under the same parent or anywhere."""
+    parent: Any = Settings
+    for part in loc[:-1]:
+        if part in LOSSES:
+            parent = LOSSES[part]
+        elif isinstance(part, str) and part in getattr(parent, "model_fields", {}):
+            parent = parent.model_fields[part].annotation
+    fields = list(getattr(parent, "model_fields", {}))
+    inside = [f"{name}.{loc[-1]}" for name, f in Settings.model_fields.items() if _has(f.annotation, str(loc[-1]))]
+    if inside:
+        return f"; did you mean {inside[0]}?"
+    near = difflib.get_close_matches(str(loc[-1]), fields, 1, 0.5)
+    if near:
+        return f"; did you mean {'.'.join([*map(str, [p for p in loc[:-1] if p not in LOSSES]), near[0]])}?"
+    return f"; known here: {', '.join(fields)}"
+
+
+def _has(annotation: Any, key: str) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel) and key in annotation.model_fields
+
+
+def _commented(node: BaseModel, indent: int) -> list[str]:
+    lines, pad = [], " " * indent
+    for key, field in type(node).model_fields.items():
+        value = getattr(node, key)
+        note = f"  # {field.description}" if field.description else ""
+        if isinstance(value, BaseModel):
+            lines += [f"{pad}{key}:{note}\n", *_commented(value, indent + 2)]
+            continue
+        plain = node.model_dump(mode="json")[key]
+        if isinstance(plain, (dict, list)) and plain and any(isinstance(v, (dict, list)) for v in _values(plain)):
+            block = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+            lines += [f"{pad}{key}:{note}\n", *(f"{pad}  {line}\n" for line in block.splitlines())]
+        else:
+            text = yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=10**6)
+            lines.append(f"{pad}{key}: {text.removesuffix('...' + chr(10)).strip()}{note}\n")
+    return lines
+
+
+def _values(plain: dict[str, Any] | list[Any]) -> list[Any]:
+    return list(plain.values()) if isinstance(plain, dict) else plain

@@ -1,0 +1,204 @@
+"""A canvas, a photograph and its mask in one, and the two shapes that everything in the sample is drawn with."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+TILE = 256
+CELL = 8  # pixels of the noise tile from one bump to the next
+
+
+@dataclass(frozen=True)
+class Paint:
+    """How a surface looks; colours are RGB 0..255, lengths are pixels, the rest are shares of brightness."""
+
+    base: tuple[float, float, float]
+    second: tuple[float, float, float] = (255.0, 255.0, 255.0)
+    pattern: str = "plain"  # or stripes, hoops, checks, dots, print
+    repeat: float = 12.0
+    duty: float = 0.5
+    folds: float = 0.1
+    crease: float = 1.0  # folds longer than wide above 1
+    grain: float = 0.03
+    fuzz: float = 0.0
+    flatness: float = 0.0  # 0 a cylinder, 1 a board
+
+
+def smooth_noise(rng: np.random.Generator, height: int, width: int, cells: int) -> np.ndarray:
+    """Smooth random bumps: float32 (height, width), mean near 0, deviation near 1; `cells` bumps on the long side."""
+    step = max(height, width) / max(1, cells)
+    coarse = rng.standard_normal((max(2, round(height / step)) + 1, max(2, round(width / step)) + 1), dtype=np.float32)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)) * 1.4
+
+
+def _tile(rng: np.random.Generator) -> np.ndarray:
+    """Noise that can be repeated without a seam: two octaves, float32 (TILE, TILE)."""
+    total = np.zeros((TILE, TILE), np.float32)
+    for cell, weight in ((CELL, 1.0), (CELL // 4, 0.45)):
+        cells = TILE // cell
+        coarse = np.pad(rng.standard_normal((cells, cells), dtype=np.float32), 3, mode="wrap")
+        size = TILE + 6 * cell
+        grown = np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC))
+        total += weight * grown[3 * cell : 3 * cell + TILE, 3 * cell : 3 * cell + TILE]
+    return total
+
+
+def _profile(radii) -> np.ndarray:
+    """256 radii between the given ones, without kinks."""
+    place = np.linspace(0, len(radii) - 1, 256, dtype=np.float32)
+    low = np.minimum(place.astype(np.intp), len(radii) - 2)
+    part = place - low
+    # Half straight, half eased: straight alone shows a kink at each knot, eased alone shows stairs.
+    part = 0.5 * part + 0.5 * part * part * (3 - 2 * part)
+    radii = np.asarray(radii, np.float32)
+    return radii[low] * (1 - part) + radii[low + 1] * part
+
+
+class Canvas:
+    """A picture (`rgb`, float32 0..255, H × W × 3) and its mask (`ids`, uint8, H × W), lit from one side."""
+
+    def __init__(self, rgb: np.ndarray, rng: np.random.Generator, prints: np.ndarray):
+        self.rgb = np.ascontiguousarray(rgb, np.float32)
+        self.height, self.width = rgb.shape[:2]
+        self.ids = np.zeros((self.height, self.width), np.uint8)
+        self.rng = rng
+        self.noise = _tile(rng)
+        self.prints = prints
+        angle = rng.uniform(0, 2 * np.pi)
+        side = rng.uniform(0.25, 0.75)
+        # Light comes from above more often than not.
+        self.light = (side * np.cos(angle), -abs(side * np.sin(angle)), np.sqrt(1 - side * side))
+        self.ambient = rng.uniform(0.35, 0.7)
+
+    def tube(self, a, b, radii, paint: Paint, label: int | None = 0, flat: bool = False, bend: float = 0.0,
+             shadow: float = 0.0, aspect: float = 1.0) -> None:
+        """Draw a body with round ends from `a` to `b` (x, y in pixels), `radii` pixels thick along the way.
+
+        `label` is written where the shape covers a pixel's centre (None leaves the mask as it is); `flat` cuts the
+        end at `b` straight; `bend` bows the axis by that many pixels; `shadow` darkens the figure just around the
+        shape; `aspect` stretches the round ends.
+        """
+        reach = max(radii) * max(1.0, aspect) + abs(bend) + 2 + 2 * paint.fuzz + (shadow > 0) * 0.5 * max(radii)
+        box = self._box(min(a[0], b[0]) - reach, min(a[1], b[1]) - reach, max(a[0], b[0]) + reach,
+                        max(a[1], b[1]) + reach)
+        if box is None:
+            return
+        x0, y0, x1, y1 = box
+        length = max(float(np.hypot(b[0] - a[0], b[1] - a[1])), 1e-3)
+        ux, uy = np.float32((b[0] - a[0]) / length), np.float32((b[1] - a[1]) / length)
+        xs = np.arange(x0, x1, dtype=np.float32) + np.float32(0.5 - a[0])
+        ys = (np.arange(y0, y1, dtype=np.float32) + np.float32(0.5 - a[1]))[:, None]
+        along, across = xs * ux + ys * uy, ys * ux - xs * uy
+        t = np.clip(along * np.float32(1 / length), 0, 1)
+        over = (along - t * np.float32(length)) * np.float32(1 / aspect)
+        if bend:
+            across = across - np.float32(4 * bend) * t * (1 - t)
+        radius = _profile(radii)[(t * 255).astype(np.intp)]
+        depth = radius - np.sqrt(across * across + over * over)
+        if flat:
+            depth = np.minimum(depth, np.float32(length) - along)
+        if shadow:
+            self._shadow(box, depth, 0.5 * max(radii), shadow)
+        normal = (across / radius, over / radius)
+        self._fill(box, depth, along, across, normal, (ux, uy), paint, label, max(radii))
+
+    def polygon(self, points, paint: Paint, label: int | None = 0, opacity: float = 1.0) -> None:
+        """Fill a convex polygon (x, y in pixels, either way round); `label` as for `tube`."""
+        points = np.asarray(points, np.float32)
+        low, high = points.min(0), points.max(0)
+        box = self._box(low[0] - 2, low[1] - 2, high[0] + 2, high[1] + 2)
+        if box is None:
+            return
+        x0, y0, x1, y1 = box
+        xs = np.arange(x0, x1, dtype=np.float32) + np.float32(0.5)
+        ys = (np.arange(y0, y1, dtype=np.float32) + np.float32(0.5))[:, None]
+        nxt = np.roll(points, -1, 0)
+        turn = np.sign(np.sum(points[:, 0] * nxt[:, 1] - points[:, 1] * nxt[:, 0])) or 1.0
+        depth = None
+        for (px, py), (qx, qy) in zip(points, nxt, strict=True):
+            length = max(float(np.hypot(qx - px, qy - py)), 1e-3)
+            nx, ny = np.float32(-(qy - py) / length * turn), np.float32((qx - px) / length * turn)
+            edge = (xs - px) * nx + (ys - py) * ny
+            depth = edge if depth is None else np.minimum(depth, edge)
+        along, across = ys - low[1] + 0 * xs, xs - low[0] + 0 * ys
+        width = np.float32(max(high[0] - low[0], 1.0))
+        normal = (0.5 - across / width, np.zeros_like(across))
+        self._fill(box, depth, along, across, normal, (0.0, 1.0), paint, label, float(width) / 2, opacity)
+
+    def _box(self, left, top, right, bottom):
+        box = (max(0, int(left)), max(0, int(top)), min(self.width, int(right) + 1), min(self.height, int(bottom) + 1))
+        return box if box[0] < box[2] and box[1] < box[3] else None
+
+    def _shadow(self, box, depth, reach, strength):
+        """Darken drawn bodies next to a shape that lies on them: without it an arm melts into the torso."""
+        x0, y0, x1, y1 = box
+        near = np.flatnonzero((depth > -reach) & (depth < 0.5) & (self.ids[y0:y1, x0:x1] > 0))
+        rows, cols = np.divmod(near, x1 - x0)
+        spot = (rows + y0) * self.width + cols + x0
+        fade = 1 + np.minimum(depth.ravel()[near], 0) / np.float32(reach)
+        self.rgb.reshape(-1, 3)[spot] *= (1 - np.float32(strength) * fade * fade)[:, None]
+
+    def _fill(self, box, depth, along, across, normal, axis, paint, label, radius, opacity=1.0):
+        x0, y0, x1, y1 = box
+        jitter = self.rng.integers(0, TILE, 4)
+        if paint.fuzz:
+            scale = np.float32(CELL / max(2.0, 2.5 * paint.fuzz))
+            bumps = self._look_up(along * scale, across * scale, jitter[:2])
+            depth = depth + np.float32(paint.fuzz) * bumps
+        inside = np.flatnonzero(depth > -0.5)
+        if not len(inside):
+            return
+        rows, cols = np.divmod(inside, x1 - x0)
+        spot = (rows + y0) * self.width + cols + x0
+        depth, along, across = depth.ravel()[inside], along.ravel()[inside], across.ravel()[inside]
+        q = np.clip(normal[0].ravel()[inside], -1, 1) * np.float32(1 - paint.flatness)
+        end = np.clip(normal[1].ravel()[inside], -1, 1) * np.float32(1 - paint.flatness)
+        shade = self._shade(q, end, axis)
+        if paint.folds:
+            wide = np.float32(CELL / max(0.8 * radius, 1.5))
+            shade += np.float32(paint.folds) * self._look_up(along * wide / np.float32(paint.crease), across * wide,
+                                                             jitter[:2])
+        if paint.grain:
+            shade += np.float32(paint.grain) * self._look_up(along * 3, across * 3, jitter[2:])
+        colour = self._pattern(paint, along, across, jitter) * np.maximum(shade, 0.05)[:, None]
+        alpha = np.clip(depth + np.float32(0.5), 0, 1)[:, None] * np.float32(opacity)
+        flat = self.rgb.reshape(-1, 3)
+        under = flat[spot]
+        flat[spot] = under + alpha * (colour - under)
+        if label is not None:
+            self.ids.reshape(-1)[spot[depth > 0]] = label
+
+    def _shade(self, q, end, axis):
+        """Lambert's law on a cylinder with round ends."""
+        lx, ly, lz = self.light
+        facing = np.sqrt(np.maximum(1 - q * q - end * end, 0.02))
+        sideways = np.float32(ly * axis[0] - lx * axis[1])
+        lengthways = np.float32(lx * axis[0] + ly * axis[1])
+        lambert = np.maximum(q * sideways + end * lengthways + facing * np.float32(lz), 0)
+        return np.float32(self.ambient) * (0.8 + 0.2 * facing) + np.float32(1.15 - self.ambient) * lambert
+
+    def _look_up(self, u, v, offset):
+        return self.noise[(u.astype(np.int32) + offset[0]) & (TILE - 1), (v.astype(np.int32) + offset[1]) & (TILE - 1)]
+
+    def _pattern(self, paint, along, across, jitter):
+        """Colours of the surface before light: (n, 3), or (1, 3) where they are all the same."""
+        base = np.asarray([paint.base], np.float32)
+        if paint.pattern == "plain":
+            return base
+        if paint.pattern == "print":
+            scale = np.float32(24 / max(2.0, paint.repeat))
+            side = self.prints.shape[0] - 1
+            patch = self.prints[((along * scale).astype(np.int32) + jitter[2]) & side,
+                                ((across * scale).astype(np.int32) + jitter[3]) & side]
+            return 0.35 * base + 0.65 * patch
+        step, duty = np.float32(1 / max(1.5, paint.repeat)), np.float32(paint.duty)
+        first, second = (along * step + 64) % 1 < duty, (across * step + 64.25) % 1 < duty
+        if paint.pattern == "dots":
+            u, v = (along * step + 64) % 1 - 0.5, (across * step + 64) % 1 - 0.5
+            share = (u * u + v * v < 0.4 * duty * duty).astype(np.float32)
+        elif paint.pattern == "checks":
+            share = 0.5 * (first.astype(np.float32) + second)
+        else:
+            share = (first if paint.pattern == "hoops" else second).astype(np.float32)
+        return base + share[:, None] * (np.asarray([paint.second], np.float32) - base)

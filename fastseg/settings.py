@@ -1,0 +1,182 @@
+"""The tree of settings: what each key means, its default, and what is impossible, found before anything loads."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from fastseg.errors import InputError
+from fastseg.hierarchy import PASCAL_PART, Hierarchy
+
+# What smp 0.5–0.6 asks of height and width; None takes any size. `test_config.py` holds it against smp's classes.
+ARCHITECTURES: dict[str, int | None] = {
+    "Unet": None, "UnetPlusPlus": 32, "MAnet": 32, "Linknet": 32, "FPN": 32, "PSPNet": 8, "DeepLabV3": 8,
+    "DeepLabV3Plus": 16, "PAN": 16, "UPerNet": 32, "Segformer": 32, "DPT": 16,
+}  # fmt: skip
+# These pool to one pixel before a BatchNorm, which cannot train on one photograph.
+POOLED_BATCHNORM = ("DeepLabV3", "DeepLabV3Plus", "PSPNet", "PAN", "UPerNet")
+
+
+def _parse_size(value: Any) -> Any:
+    """'192x128', [192, 128] or 128 → (height, width); anything else is returned as it is, for pydantic to refuse."""
+    if isinstance(value, str) and all(part.strip().isdigit() for part in value.split("x")):
+        value = [int(part) for part in value.split("x")]
+    value = [value[0]] * 2 if isinstance(value, list) and len(value) == 1 else value
+    value = (value, value) if isinstance(value, int) else value
+    if isinstance(value, (list, tuple)) and all(isinstance(v, int) for v in value) and min(value, default=1) < 1:
+        raise ValueError("height and width are at least 1 pixel")
+    return value
+
+
+Size = Annotated[tuple[int, int], BeforeValidator(_parse_size)]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True, frozen=True)
+
+
+class SampleSettings(_Settings):
+    """The embedded drawn people, used where `data.root` is not set."""
+
+    train: int = Field(384, ge=1, description="photographs to train on")
+    valid: int = Field(96, ge=1, description="photographs to validate on")
+    size: Size = Field((375, 500), description="height x width of most photographs, pixels")
+    seed: int = Field(0, ge=0, description="another seed draws other people")
+
+
+class DataSettings(_Settings):
+    root: str | None = Field(None, description="folder in the Pascal-Part layout; none: the embedded sample")
+    images: str = Field("JPEGImages", description="folder of photographs under root")
+    masks: str = Field("gt_masks", description="folder of masks (.npy or .png class ids) under root")
+    train_ids: str = Field("train_id.txt", description="ids to train on, one a line")
+    valid_ids: str = Field("val_id.txt", description="ids to validate on")
+    size: Size = Field((128, 128), description="height x width the network sees, pixels")
+    resize: Literal["squish"] = Field("squish", description="how a photograph is brought to that size: squish")
+    limit: int | None = Field(None, ge=1, description="train on the first N ids only")
+    limit_valid: int | None = Field(None, ge=1, description="validate on the first N ids only")
+    cache: Literal[False] = Field(False, description="false: photographs are read from their files each epoch")
+    workers: int | None = Field(None, ge=0, description="reading processes; none: one for each core, 16 at most")
+    sample: SampleSettings = Field(SampleSettings(), description="the embedded sample, where root is none")
+
+
+class AugmentSettings(_Settings):
+    preset: Literal["none"] = Field("none", description="random changes to the training photographs: none")
+
+
+class ModelSettings(_Settings):
+    arch: Literal[tuple(ARCHITECTURES)] = Field("FPN", description=f"decoder: {', '.join(ARCHITECTURES)}")
+    encoder: str = Field("timm-tf_efficientnet_lite0", description="any encoder of segmentation_models_pytorch")
+    weights: str = Field("imagenet", description="encoder weights: imagenet, none, or a .safetensors / .pth file")
+    args: dict[str, Any] = Field({}, description="further arguments of the architecture's constructor")
+
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _null_is_none(cls, value: Any) -> Any:
+        return "none" if value is None else value
+
+
+class CrossEntropySettings(_Settings):
+    name: Literal["cross_entropy"] = "cross_entropy"
+    weight: float = Field(1.0, ge=0, description="factor in the sum of losses")
+    class_weights: list[float] | None = Field(None, description="one weight a leaf, by id")
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+
+
+class IoUSettings(_Settings):
+    name: Literal["iou"] = "iou"
+    weight: float = Field(1.0, ge=0, description="factor in the sum of losses")
+    levels: dict[int, float] | None = Field(None, description="level: weight; none: the leaves alone")
+    per_image: bool = Field(False, description="over each photograph (true) or over the batch (false)")
+    background: bool = Field(False, description="whether background counts as a class")
+    classes: Literal["present", "all"] = Field("present", description="classes that count: those in the masks, or all")
+    smooth: float = Field(1e-3, gt=0, description="pixels added to intersection and union")
+
+    @field_validator("levels", mode="before")
+    @classmethod
+    def _list_means_equal(cls, value: Any) -> Any:
+        return dict.fromkeys(value, 1.0) if isinstance(value, list) else value
+
+
+LossSettings = Annotated[CrossEntropySettings | IoUSettings, Field(discriminator="name")]
+LOSSES = {"cross_entropy": CrossEntropySettings, "iou": IoUSettings}
+
+
+class TrainSettings(_Settings):
+    epochs: int = Field(10, ge=0, description="epochs with all layers training, one cycle")
+    frozen_epochs: int = Field(0, ge=0, description="epochs before them with the encoder frozen (BatchNorm trains)")
+    lr: float | Literal["auto"] | tuple[float, float] = Field(
+        1e-3, description="peak learning rate; [encoder, decoder] for two; auto asks lr_find")  # fmt: skip
+    batch_size: int = Field(16, ge=1, description="photographs in a step")
+    optimizer: Literal["adam", "sgd", "rmsprop", "lion", "ranger"] = Field("adam", description="fastai's optimisers")
+    weight_decay: float = Field(0.01, ge=0, description="decoupled from the gradient, as in AdamW")
+    seed: int = Field(0, ge=0, description="everything random is a function of it")
+    precision: Literal["fp32"] = Field("fp32", description="arithmetic of the network: fp32")
+    keep: Literal["best", "last"] = Field("best", description="weights to keep: best deepest mIoU on valid, or last")
+
+    @field_validator("lr")
+    @classmethod
+    def _positive(cls, value: Any) -> Any:
+        if value != "auto" and min(value if isinstance(value, tuple) else (value,)) <= 0:
+            raise ValueError("a learning rate is above 0")
+        return value
+
+
+class Settings(_Settings):
+    """All that a run depends on; immutable: change it by `load_config` with overrides, or `model_copy`."""
+
+    name: str = Field("run", pattern=r"^[\w.-]+$", description="ends the run folder's name")
+    hierarchy: dict[str, Any] = Field(PASCAL_PART, description="the class tree: leaf name: id, or group name: {…}")
+    mirror: list[tuple[str, str]] = Field([], description="pairs of leaves that a horizontal flip exchanges")
+    data: DataSettings = Field(DataSettings(), description="files on disk and what the network sees of them")
+    augment: AugmentSettings = Field(AugmentSettings(), description="random changes on every epoch")
+    model: ModelSettings = Field(ModelSettings(), description="the network, from segmentation_models_pytorch")
+    loss: list[LossSettings] = Field([CrossEntropySettings()], min_length=1, description="summed: cross_entropy, iou")
+    train: TrainSettings = Field(TrainSettings(), description="the schedule")
+    track: list[Literal["csv"]] = Field(["csv"], description="where scores go during a run: csv (history.csv)")
+    out: str = Field("runs", description="folder that run folders are made in")
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    def _names_alone(cls, value: Any) -> Any:
+        items = value if isinstance(value, list) else [value]
+        return [{"name": item} if isinstance(item, str) else item for item in items]
+
+    @field_validator("hierarchy", mode="before")
+    @classmethod
+    def _tree(cls, value: Any) -> Any:
+        return Hierarchy(value).tree
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Settings:
+        tree = self.classes()
+        _check_size(self.data.size, self.model)
+        if self.train.batch_size == 1 and self.model.arch in POOLED_BATCHNORM:
+            raise InputError(f"train.batch_size: 1 cannot train {self.model.arch}, whose BatchNorm sees one pixel a "
+                             "photograph; use 2 or more, or model.arch=FPN")
+        if self.train.epochs + self.train.frozen_epochs == 0:
+            raise InputError("train.epochs: 0, and no train.frozen_epochs either; set one to 1 or more")
+        for i, loss in enumerate(self.loss):
+            for level in getattr(loss, "levels", None) or ():
+                if not 0 <= level < tree.depth:
+                    raise InputError(f"loss.{i}.levels: {level}; the tree has levels 0 to {tree.depth - 1}")
+            weights = getattr(loss, "class_weights", None)
+            if weights is not None and len(weights) != len(tree):
+                raise InputError(f"loss.{i}.class_weights: {len(weights)} numbers for {len(tree)} leaves")
+        return self
+
+    def classes(self) -> Hierarchy:
+        """The class tree."""
+        return Hierarchy(self.hierarchy, self.mirror)
+
+
+def _check_size(size: Size, model: ModelSettings) -> None:
+    stride = ARCHITECTURES[model.arch]
+    if stride is None:
+        return
+    stride = int(model.args.get("encoder_output_stride", stride))
+    stride = min(stride, 2 ** int(model.args.get("encoder_depth", 5)))
+    if any(side % stride for side in size):
+        near = "x".join(str(max(stride, round(side / stride) * stride)) for side in size)
+        raise InputError(f"data.size: {size[0]}x{size[1]}; {model.arch} needs height and width divisible by {stride}: "
+                         f"use {near}, or Unet, which takes any size")
