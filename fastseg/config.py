@@ -137,8 +137,10 @@ def _explain(error: ValidationError) -> str:
             options = fault["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
             near = difflib.get_close_matches(fault["input"].lower(), [o.lower() for o in options], 1, 0.5)
             hint = next((o for o in options if near and o.lower() == near[0]), None)
-            lines.append(f"{key}: {fault['input']!r} is none of {', '.join(options)}" +
-                         (f"; did you mean {hint}?" if hint else ""))
+            lines.append(
+                f"{key}: {fault['input']!r} is none of {', '.join(options)}"
+                + (f"; did you mean {hint}?" if hint else "")
+            )
         else:
             lines.append(f"{key}: {fault['msg'].lower()}, got {fault['input']!r}")
     return "\n".join(dict.fromkeys(lines))

@@ -45,15 +45,15 @@ class Hierarchy:
     their smallest leaf id, so the deepest level's ids are the leaf ids. The leaf named `background` (or `bg`), wherever
     it sits, is a node of its own on every level and belongs to no level's mean.
 
-    `mirror` lists pairs of leaf names that a horizontal flip exchanges. `ignore_index` marks pixels without a class.
-    Raises `InputError` for a tree with a duplicate or missing id, a repeated name, an empty group or a cycle.
+    `mirror` lists pairs of leaf names that a horizontal flip exchanges. The id 255 (`IGNORE_INDEX`) marks pixels
+    without a class. Raises `InputError` for a tree with a duplicate or missing id, a repeated name, an empty group or
+    a cycle.
     """
 
-    def __init__(self, tree: Mapping[str, Any], mirror: Iterable[Sequence[str]] = (), ignore_index: int = IGNORE_INDEX):
+    def __init__(self, tree: Mapping[str, Any], mirror: Iterable[Sequence[str]] = ()):
         found = list(_walk(tree, (), ()))
         _check_names([path for path, _ in found])
         by_id = _by_id(found)
-        self.ignore_index = ignore_index
         self.tree = _plain(tree)
         self.leaves = tuple(path[-1] for path in by_id)
         backgrounds = [i for i, name in enumerate(self.leaves) if name.lower() in BACKGROUND_NAMES]
@@ -122,7 +122,7 @@ class Hierarchy:
     def merge(self, mask: Any, level: int = -1) -> Any:
         """Leaf ids → node ids of a level, by table look-up.
 
-        `mask` is a NumPy array or torch tensor of any integer dtype and shape; dtype and shape stay, `ignore_index`
+        `mask` is a NumPy array or torch tensor of any integer dtype and shape; dtype and shape stay, 255
         passes through. Raises `InputError` for an id outside the tree.
         """
         is_array = isinstance(mask, np.ndarray)
@@ -130,7 +130,7 @@ class Hierarchy:
             raise InputError(f"mask: dtype {mask.dtype} is not an integer; give class ids")
         table = np.full(256, -1, np.int64)
         table[: len(self)] = self.level(level).table
-        table[self.ignore_index] = self.ignore_index
+        table[IGNORE_INDEX] = IGNORE_INDEX
         outside = (mask < 0) | (mask > 255)
         if not outside.any():
             look_up = table if is_array else _torch().from_numpy(table).to(mask.device)
@@ -168,8 +168,11 @@ class Hierarchy:
         """
         branch = next((d for d in range(self.depth) if len(self.foreground(d)) > 1), self.depth - 1)
         groups = [self.levels[branch].members(node) for node in self.foreground(branch)]
-        order = {leaf: (hue, i, len(group)) for hue, group in enumerate(groups)
-                 for i, leaf in enumerate(sorted(group, key=self._order.__getitem__))}
+        order = {
+            leaf: (hue, i, len(group))
+            for hue, group in enumerate(groups)
+            for i, leaf in enumerate(sorted(group, key=self._order.__getitem__))
+        }
         out = np.zeros((len(self.level(level).names), 3), np.uint8)
         for node in self.foreground(level):
             members = [order[leaf] for leaf in self.level(level).members(node)]

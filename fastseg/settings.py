@@ -108,7 +108,7 @@ class TrainSettings(_Settings):
     lr: float | Literal["auto"] | tuple[float, float] = Field(
         1e-3, description="peak learning rate; [encoder, decoder] for two; auto asks lr_find")  # fmt: skip
     batch_size: int = Field(16, ge=1, description="photographs in a step")
-    optimizer: Literal["adam", "sgd", "rmsprop", "lion", "ranger"] = Field("adam", description="fastai's optimisers")
+    optimizer: Literal["adam", "sgd", "rmsprop", "ranger"] = Field("adam", description="fastai's optimisers")
     weight_decay: float = Field(0.01, ge=0, description="decoupled from the gradient, as in AdamW")
     seed: int = Field(0, ge=0, description="everything random is a function of it")
     precision: Literal["fp32"] = Field("fp32", description="arithmetic of the network: fp32")
@@ -152,8 +152,10 @@ class Settings(_Settings):
         tree = self.classes()
         _check_size(self.data.size, self.model)
         if self.train.batch_size == 1 and self.model.arch in POOLED_BATCHNORM:
-            raise InputError(f"train.batch_size: 1 cannot train {self.model.arch}, whose BatchNorm sees one pixel a "
-                             "photograph; use 2 or more, or model.arch=FPN")
+            raise InputError(
+                f"train.batch_size: 1 cannot train {self.model.arch}, whose BatchNorm sees one pixel a "
+                "photograph; use 2 or more, or model.arch=FPN"
+            )
         if self.train.epochs + self.train.frozen_epochs == 0:
             raise InputError("train.epochs: 0, and no train.frozen_epochs either; set one to 1 or more")
         for i, loss in enumerate(self.loss):
@@ -178,5 +180,7 @@ def _check_size(size: Size, model: ModelSettings) -> None:
     stride = min(stride, 2 ** int(model.args.get("encoder_depth", 5)))
     if any(side % stride for side in size):
         near = "x".join(str(max(stride, round(side / stride) * stride)) for side in size)
-        raise InputError(f"data.size: {size[0]}x{size[1]}; {model.arch} needs height and width divisible by {stride}: "
-                         f"use {near}, or Unet, which takes any size")
+        raise InputError(
+            f"data.size: {size[0]}x{size[1]}; {model.arch} needs height and width divisible by {stride}: "
+            f"use {near}, or Unet, which takes any size"
+        )

@@ -1,12 +1,13 @@
 """A canvas, a photograph and its mask in one, and the two shapes that everything in the sample is drawn with."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image
 
 TILE = 256
-CELL = 8  # pixels of the noise tile from one bump to the next
+CELL = 16  # pixels of the noise tile from one bump to the next
 
 
 @dataclass(frozen=True)
@@ -44,15 +45,18 @@ def _tile(rng: np.random.Generator) -> np.ndarray:
     return total
 
 
-def _profile(radii) -> np.ndarray:
-    """256 radii between the given ones, without kinks."""
-    place = np.linspace(0, len(radii) - 1, 256, dtype=np.float32)
-    low = np.minimum(place.astype(np.intp), len(radii) - 2)
+@lru_cache(maxsize=16)
+def _weights(knots: int) -> np.ndarray:
+    """What each of `knots` radii adds to 256 radii between them: float32 (256, knots)."""
+    place = np.linspace(0, knots - 1, 256)
+    low = np.minimum(place.astype(np.intp), knots - 2)
     part = place - low
     # Half straight, half eased: straight alone shows a kink at each knot, eased alone shows stairs.
     part = 0.5 * part + 0.5 * part * part * (3 - 2 * part)
-    radii = np.asarray(radii, np.float32)
-    return radii[low] * (1 - part) + radii[low + 1] * part
+    weights = np.zeros((256, knots), np.float32)
+    weights[np.arange(256), low] = 1 - part
+    weights[np.arange(256), low + 1] = part
+    return weights
 
 
 class Canvas:
@@ -90,20 +94,23 @@ class Canvas:
         xs = np.arange(x0, x1, dtype=np.float32) + np.float32(0.5 - a[0])
         ys = (np.arange(y0, y1, dtype=np.float32) + np.float32(0.5 - a[1]))[:, None]
         along, across = xs * ux + ys * uy, ys * ux - xs * uy
-        t = np.clip(along * np.float32(1 / length), 0, 1)
+        t = np.minimum(np.maximum(along * np.float32(1 / length), 0), 1)
         over = (along - t * np.float32(length)) * np.float32(1 / aspect)
         if bend:
             across = across - np.float32(4 * bend) * t * (1 - t)
-        radius = _profile(radii)[(t * 255).astype(np.intp)]
+        profile = _weights(len(radii)) @ np.asarray(radii, np.float32)
+        radius = profile.take((t * np.float32(255)).astype(np.uint8))
         depth = radius - np.sqrt(across * across + over * over)
         if flat:
             depth = np.minimum(depth, np.float32(length) - along)
         if shadow:
-            self._shadow(box, depth, 0.5 * max(radii), shadow)
-        normal = (across / radius, over / radius)
+            self._shadow(box, depth, t, 0.5 * max(radii), shadow)
+        # A limb's end is a joint, not a knob: only what is short is round at its ends too.
+        knob = np.float32(0.3 if length > 2 * max(radii) else 1.0)
+        normal = (across / radius, knob * over / radius)
         self._fill(box, depth, along, across, normal, (ux, uy), paint, label, max(radii))
 
-    def polygon(self, points, paint: Paint, label: int | None = 0, opacity: float = 1.0) -> None:
+    def polygon(self, points, paint: Paint, label: int | None = 0) -> None:
         """Fill a convex polygon (x, y in pixels, either way round); `label` as for `tube`."""
         points = np.asarray(points, np.float32)
         low, high = points.min(0), points.max(0)
@@ -124,24 +131,39 @@ class Canvas:
         along, across = ys - low[1] + 0 * xs, xs - low[0] + 0 * ys
         width = np.float32(max(high[0] - low[0], 1.0))
         normal = (0.5 - across / width, np.zeros_like(across))
-        self._fill(box, depth, along, across, normal, (0.0, 1.0), paint, label, float(width) / 2, opacity)
+        self._fill(box, depth, along, across, normal, (0.0, 1.0), paint, label, float(width) / 2)
+
+    def darken(self, middle, reach: tuple[float, float], strength: float) -> None:
+        """Cast a soft shadow round `middle` (x, y in pixels) that ends `reach` (x, y) away; the mask stays."""
+        box = self._box(middle[0] - reach[0], middle[1] - reach[1], middle[0] + reach[0], middle[1] + reach[1])
+        if box is None:
+            return
+        x0, y0, x1, y1 = box
+        xs = (np.arange(x0, x1, dtype=np.float32) - np.float32(middle[0])) / np.float32(max(reach[0], 1))
+        ys = (np.arange(y0, y1, dtype=np.float32) - np.float32(middle[1])) / np.float32(max(reach[1], 1))
+        fade = np.maximum(1 - xs * xs - (ys * ys)[:, None], 0)
+        self.rgb[y0:y1, x0:x1] *= (1 - np.float32(strength) * fade)[..., None]
 
     def _box(self, left, top, right, bottom):
         box = (max(0, int(left)), max(0, int(top)), min(self.width, int(right) + 1), min(self.height, int(bottom) + 1))
         return box if box[0] < box[2] and box[1] < box[3] else None
 
-    def _shadow(self, box, depth, reach, strength):
-        """Darken drawn bodies next to a shape that lies on them: without it an arm melts into the torso."""
+    def _shadow(self, box, depth, t, reach, strength):
+        """Darken drawn bodies next to a shape that lies on them, less where it grows out of them (t = 0).
+
+        Without it an arm melts into the torso.
+        """
         x0, y0, x1, y1 = box
         near = np.flatnonzero((depth > -reach) & (depth < 0.5) & (self.ids[y0:y1, x0:x1] > 0))
         rows, cols = np.divmod(near, x1 - x0)
         spot = (rows + y0) * self.width + cols + x0
         fade = 1 + np.minimum(depth.ravel()[near], 0) / np.float32(reach)
-        self.rgb.reshape(-1, 3)[spot] *= (1 - np.float32(strength) * fade * fade)[:, None]
+        fade *= fade * np.minimum(2 * t.ravel()[near], 1)
+        self.rgb.reshape(-1, 3)[spot] *= (1 - np.float32(strength) * fade)[:, None]
 
-    def _fill(self, box, depth, along, across, normal, axis, paint, label, radius, opacity=1.0):
-        x0, y0, x1, y1 = box
-        jitter = self.rng.integers(0, TILE, 4)
+    def _fill(self, box, depth, along, across, normal, axis, paint, label, radius):
+        x0, y0, x1, _ = box
+        jitter = self.rng.integers(0, TILE, 4, dtype=np.int32)
         if paint.fuzz:
             scale = np.float32(CELL / max(2.0, 2.5 * paint.fuzz))
             bumps = self._look_up(along * scale, across * scale, jitter[:2])
@@ -152,34 +174,35 @@ class Canvas:
         rows, cols = np.divmod(inside, x1 - x0)
         spot = (rows + y0) * self.width + cols + x0
         depth, along, across = depth.ravel()[inside], along.ravel()[inside], across.ravel()[inside]
-        q = np.clip(normal[0].ravel()[inside], -1, 1) * np.float32(1 - paint.flatness)
-        end = np.clip(normal[1].ravel()[inside], -1, 1) * np.float32(1 - paint.flatness)
+        q, end = (side.ravel()[inside] * np.float32(1 - paint.flatness) for side in normal)
         shade = self._shade(q, end, axis)
         if paint.folds:
             wide = np.float32(CELL / max(0.8 * radius, 1.5))
             shade += np.float32(paint.folds) * self._look_up(along * wide / np.float32(paint.crease), across * wide,
                                                              jitter[:2])
         if paint.grain:
-            shade += np.float32(paint.grain) * self._look_up(along * 3, across * 3, jitter[2:])
-        colour = self._pattern(paint, along, across, jitter) * np.maximum(shade, 0.05)[:, None]
-        alpha = np.clip(depth + np.float32(0.5), 0, 1)[:, None] * np.float32(opacity)
+            shade += np.float32(paint.grain) * self._look_up(along * 5, across * 5, jitter[2:])
+        colour = self._pattern(paint, along, across, jitter) * np.maximum(shade, np.float32(0.05))[:, None]
         flat = self.rgb.reshape(-1, 3)
-        under = flat[spot]
-        flat[spot] = under + alpha * (colour - under)
+        edge = np.flatnonzero(depth < 0.5)
+        under = flat[spot[edge]]
+        colour[edge] = under + (depth[edge] + np.float32(0.5))[:, None] * (colour[edge] - under)
+        flat[spot] = colour
         if label is not None:
             self.ids.reshape(-1)[spot[depth > 0]] = label
 
     def _shade(self, q, end, axis):
         """Lambert's law on a cylinder with round ends."""
         lx, ly, lz = self.light
-        facing = np.sqrt(np.maximum(1 - q * q - end * end, 0.02))
+        facing = np.sqrt(np.maximum(1 - q * q - end * end, np.float32(0.02)))
         sideways = np.float32(ly * axis[0] - lx * axis[1])
         lengthways = np.float32(lx * axis[0] + ly * axis[1])
         lambert = np.maximum(q * sideways + end * lengthways + facing * np.float32(lz), 0)
         return np.float32(self.ambient) * (0.8 + 0.2 * facing) + np.float32(1.15 - self.ambient) * lambert
 
     def _look_up(self, u, v, offset):
-        return self.noise[(u.astype(np.int32) + offset[0]) & (TILE - 1), (v.astype(np.int32) + offset[1]) & (TILE - 1)]
+        rows, cols = (u.astype(np.int32) + offset[0]) & (TILE - 1), (v.astype(np.int32) + offset[1]) & (TILE - 1)
+        return self.noise.take(rows * TILE + cols)
 
     def _pattern(self, paint, along, across, jitter):
         """Colours of the surface before light: (n, 3), or (1, 3) where they are all the same."""
@@ -189,16 +212,17 @@ class Canvas:
         if paint.pattern == "print":
             scale = np.float32(24 / max(2.0, paint.repeat))
             side = self.prints.shape[0] - 1
-            patch = self.prints[((along * scale).astype(np.int32) + jitter[2]) & side,
-                                ((across * scale).astype(np.int32) + jitter[3]) & side]
-            return 0.35 * base + 0.65 * patch
-        step, duty = np.float32(1 / max(1.5, paint.repeat)), np.float32(paint.duty)
-        first, second = (along * step + 64) % 1 < duty, (across * step + 64.25) % 1 < duty
+            rows = ((along * scale).astype(np.int32) + jitter[2]) & side
+            cols = ((across * scale).astype(np.int32) + jitter[3]) & side
+            return np.float32(0.35) * base + self.prints.reshape(-1, 3).take(rows * (side + 1) + cols, 0)
+        # In 256ths of a repeat, because a float's remainder is slow; centred, for dots.
+        step, duty = np.float32(256 / max(1.5, paint.repeat)), np.int32(256 * paint.duty)
+        u, v = (((place * step).astype(np.int32) & 255) - 128 for place in (along, across))
+        first, second = u + 128 < duty, v + 128 < duty
         if paint.pattern == "dots":
-            u, v = (along * step + 64) % 1 - 0.5, (across * step + 64) % 1 - 0.5
-            share = (u * u + v * v < 0.4 * duty * duty).astype(np.float32)
+            share = (5 * (u * u + v * v) < 2 * duty * duty).astype(np.float32)
         elif paint.pattern == "checks":
-            share = 0.5 * (first.astype(np.float32) + second)
+            share = np.float32(0.5) * (first.astype(np.float32) + second)
         else:
             share = (first if paint.pattern == "hoops" else second).astype(np.float32)
         return base + share[:, None] * (np.asarray([paint.second], np.float32) - base)

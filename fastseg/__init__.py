@@ -1,0 +1,79 @@
+"""fastseg: people as a tree of parts: a fastai learner that trains, scores and decodes along it."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from fastseg.config import dump_config, load_config
+    from fastseg.data.convert import convert
+    from fastseg.data.files import GetImage, GetMask
+    from fastseg.data.loaders import seg_dataloaders
+    from fastseg.data.sample import draw_sample
+    from fastseg.errors import InputError
+    from fastseg.experiments.train import save_run, train
+    from fastseg.hierarchy import PASCAL_PART, Hierarchy
+    from fastseg.inference.evaluate import evaluate
+    from fastseg.learning.learner import seg_learner
+    from fastseg.learning.losses import CrossEntropy, IoULoss, SumLoss
+    from fastseg.learning.metrics import LevelIoU
+    from fastseg.learning.model import create_model, seg_splitter
+    from fastseg.run import Run
+    from fastseg.settings import Settings
+
+# Public name → module; loaded on first use (PEP 562), so that `import fastseg` is instant.
+_HOMES = {
+    "config": ("dump_config", "load_config"),
+    "data.convert": ("convert",),
+    "data.files": ("GetImage", "GetMask"),
+    "data.loaders": ("seg_dataloaders",),
+    "data.sample": ("draw_sample",),
+    "errors": ("InputError",),
+    "experiments.train": ("save_run", "train"),
+    "hierarchy": ("PASCAL_PART", "Hierarchy"),
+    "inference.evaluate": ("evaluate",),
+    "learning.learner": ("seg_learner",),
+    "learning.losses": ("CrossEntropy", "IoULoss", "SumLoss"),
+    "learning.metrics": ("LevelIoU",),
+    "learning.model": ("create_model", "seg_splitter"),
+    "run": ("Run",),
+    "settings": ("Settings",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+__all__ = [
+    "PASCAL_PART",
+    "CrossEntropy",
+    "GetImage",
+    "GetMask",
+    "Hierarchy",
+    "InputError",
+    "IoULoss",
+    "LevelIoU",
+    "Run",
+    "Settings",
+    "SumLoss",
+    "convert",
+    "create_model",
+    "draw_sample",
+    "dump_config",
+    "evaluate",
+    "load_config",
+    "save_run",
+    "seg_dataloaders",
+    "seg_learner",
+    "seg_splitter",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'fastseg' has no attribute {name!r}")
+    value = getattr(import_module(f"fastseg.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,184 @@
+"""`fastseg COMMAND`: the command line, a thin skin over the Python functions of the same names."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fastseg import __version__
+from fastseg.errors import InputError
+
+USE = """\
+fastseg train                                   the embedded sample: about two minutes on two cores
+fastseg train --config pascal_part --data.root Pascal-part --train.epochs 30
+fastseg train --print-config                    every setting, its value and its meaning
+fastseg evaluate RUN --data.root DIR            scores of a finished run on a folder of photographs and masks
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns 0 done, 1 a fault of ours (with its traceback), 2 the user's input is wrong."""
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    # torch warns of its own deprecations while other packages import it; nobody can act on them here.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    try:
+        args.run(args, _overrides(rest))
+    except InputError as error:
+        print(f"fastseg {args.command}: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        print(f"fastseg {args.command}: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="fastseg",
+        description="Teaches a network to see people as a tree of parts.",
+        epilog=USE,
+        formatter_class=raw,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"fastseg {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, about: str, settings: bool = False) -> argparse.ArgumentParser:
+        tail = "Any key of the configuration may follow, as --train.epochs 30 or train.epochs=30." if settings else ""
+        sub = commands.add_parser(
+            name, help=about, description=f"{about[0].upper()}{about[1:]}. {tail}", allow_abbrev=False
+        )
+        sub.set_defaults(run=run, settings=settings)
+        return sub
+
+    sub = command("train", _train, "train a network and write a run folder", settings=True)
+    sub.add_argument("--config", default=None, metavar="NAME|FILE", help="a preset (default: sample) or a YAML file")
+    sub.add_argument("--print-config", action="store_true", help="print all settings with comments, and stop")
+    sub.add_argument("--json", action="store_true", help="print the scores as JSON")
+
+    sub = command("evaluate", _evaluate, "score a finished run on a dataset at native size")
+    sub.add_argument("run_folder", metavar="RUN")
+    sub.add_argument("--data.root", dest="root", metavar="DIR", help="another dataset than the run's own")
+    sub.add_argument("--split", default="valid", choices=("valid", "train"))
+    sub.add_argument("--json", action="store_true", help="print the scores as JSON")
+
+    sub = command("sample", _sample, "draw the embedded sample into a folder, in the Pascal-Part layout")
+    sub.add_argument("folder", metavar="DIR")
+    sub.add_argument("--train", type=int, default=384, metavar="N", help="photographs to train on (384)")
+    sub.add_argument("--valid", type=int, default=96, metavar="N", help="photographs to validate on (96)")
+    sub.add_argument("--size", default="375x500", metavar="HxW", help="height x width of most (375x500)")
+    sub.add_argument("--seed", type=int, default=0, metavar="S")
+
+    sub = command("convert", _convert, "bring the original Pascal-Part .mat files to the layout that is read here")
+    sub.add_argument("--annotations", required=True, metavar="DIR", help="the folder Annotations_Part")
+    sub.add_argument("--images", required=True, metavar="DIR", help="the folder JPEGImages")
+    sub.add_argument("--out", required=True, metavar="DIR", help="the dataset to write")
+    sub.add_argument(
+        "--protocol", default="person6", metavar="NAME|FILE", help="which part becomes which leaf (person6)"
+    )
+    sub.add_argument("--valid-ids", metavar="FILE", help="ids to validate on, one a line")
+    sub.add_argument("--valid-fraction", type=float, default=0.2, metavar="F", help="or a random share of all (0.2)")
+    sub.add_argument("--seed", type=int, default=0, metavar="S")
+    return parser
+
+
+def _overrides(rest: Sequence[str]) -> list[str]:
+    """`--a.b X`, `--a.b=X` and `a.b=X` → `a.b=X`."""
+    found, words = [], list(rest)
+    while words:
+        word = words.pop(0)
+        if "=" in word:
+            found.append(word.removeprefix("--"))
+        elif word.startswith("--"):
+            if not words:
+                raise InputError(f"{word}: a value is missing behind it")
+            found.append(f"{word[2:]}={words.pop(0)}")
+        else:
+            raise InputError(
+                f"{word!r} is not understood; settings are written as --train.epochs 30 or train.epochs=30"
+            )
+    return found
+
+
+def _no_settings(overrides: Sequence[str]) -> None:
+    if overrides:
+        raise InputError(f"{overrides[0].partition('=')[0]!r} is no option of this command; see --help")
+
+
+def _train(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    from fastseg.config import dump_config, load_config
+
+    cfg = load_config(args.config, *overrides)
+    if args.print_config:
+        print(dump_config(cfg, comments=True), end="")
+        return
+    from fastseg.experiments.train import train
+    from fastseg.run import METRICS
+
+    run = train(cfg)
+    scores = json.loads((run / METRICS).read_text(encoding="utf-8"))
+    _show(scores, cfg.classes(), args.json, run)
+
+
+def _evaluate(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    _no_settings(overrides)
+    from fastseg.run import Run
+
+    run = Run.open(args.run_folder)
+    from fastseg.data.progress import progress_line
+    from fastseg.inference.evaluate import evaluate
+
+    _show(evaluate(run, args.root, args.split, progress_line("scoring")), run.hierarchy, args.json)
+
+
+def _show(scores: dict[str, Any], tree: Any, as_json: bool, run: Path | None = None) -> None:
+    from fastseg.inference.evaluate import score_table
+
+    if as_json:
+        print(json.dumps(scores | ({"run": str(run)} if run else {}), indent=1))
+        return
+    print(score_table(scores, tree))
+    if run:
+        files = ", ".join(sorted(file.name for file in run.iterdir() if file.is_file()))
+        print(f"\n{run}/\n    {files}")
+
+
+def _sample(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    _no_settings(overrides)
+    from fastseg.config import load_config
+    from fastseg.data.progress import progress_line
+    from fastseg.data.sample import draw_sample
+
+    chosen = {"train": args.train, "valid": args.valid, "size": args.size, "seed": args.seed}
+    settings = load_config({"data": {"sample": chosen}}).data.sample
+    root = draw_sample(args.folder, settings.train, settings.valid, settings.size, settings.seed,
+                       progress=progress_line("drawing"))  # fmt: skip
+    print(f"{root}: {settings.train} photographs to train on, {settings.valid} to validate on")
+
+
+def _convert(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    _no_settings(overrides)
+    from fastseg.data.convert import convert
+    from fastseg.data.progress import progress_line
+
+    summary = convert(args.annotations, args.images, args.out, args.protocol, args.valid_ids, args.valid_fraction,
+                      args.seed, progress=progress_line("converting"))  # fmt: skip
+    print(summary.table())
+    if summary.damaged:
+        name, reason = summary.damaged[0]
+        raise InputError(f"{len(summary.damaged)} damaged, the rest is written; the first: {name}: {reason}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""Files → fastai DataLoaders whose batches show themselves in the tree's colours, at any of its levels."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fastai.data.block import DataBlock, TransformBlock
+from fastai.data.core import DataLoaders, show_batch, show_results
+from fastai.data.transforms import IntToFloatTensor, Normalize
+from fastai.torch_core import TensorImage, TensorMask
+from fastai.vision.core import PILImage, PILMask
+from fastai.vision.data import ImageBlock, get_grid
+from fasttransform import Transform
+from PIL import Image
+
+from fastseg.data.files import Files, GetImage, GetMask, resize_image, resize_mask
+from fastseg.data.progress import progress_line
+from fastseg.data.sample import embedded_sample
+from fastseg.errors import InputError
+from fastseg.hierarchy import Hierarchy
+from fastseg.plots import add_legend, draw_mask
+from fastseg.settings import Settings
+
+Stats = tuple[Sequence[float], Sequence[float]]
+
+
+class PartMask(TensorMask):
+    """Leaf ids of one photograph or a batch, which know their class tree once decoded for showing."""
+
+    def show(self, ctx: Any = None, level: int = -1, **kwargs: Any) -> Any:
+        """Draw the ids in the colours of a level."""
+        return super().show(ctx=ctx, **kwargs) if (tree := getattr(self, "tree", None)) is None else draw_mask(
+            ctx or get_grid(1)[0], np.zeros((*self.shape, 3), np.uint8), _array(self), tree, level)  # fmt: skip
+
+
+class PILPartMask(PILMask):
+    """The mask as a picture, before it is a tensor."""
+
+    _tensor_cls = PartMask
+
+    @classmethod
+    def create(cls, source: Image.Image) -> PILPartMask:
+        """An 8-bit picture of ids as this type (fastai's own `create` would make a `PILMask`)."""
+        return cls(source)
+
+
+class AddTree(Transform):
+    """Give a decoded mask its class tree, and the DataLoaders their vocabulary."""
+
+    def __init__(self, tree: Hierarchy):
+        self.tree, self.vocab, self.c = tree, list(tree.leaves), len(tree)
+
+    def decodes(self, mask: PartMask):
+        mask.tree = self.tree
+        return mask
+
+
+class ResizeTo(Transform):
+    """Squeeze photograph (bilinear, antialiased) and mask (nearest neighbour) to one (height, width)."""
+
+    order = 1
+
+    def __init__(self, size: tuple[int, int]):
+        self.size = tuple(size)
+
+    def encodes(self, image: PILImage):
+        return PILImage.create(resize_image(image, self.size))
+
+    def encodes(self, mask: PILPartMask):  # noqa: F811  fasttransform picks one by the argument's type
+        return PILPartMask.create(resize_mask(mask, self.size))
+
+
+def PartMaskBlock(tree: Hierarchy) -> TransformBlock:
+    """A `TransformBlock` for masks of a class tree."""
+    return TransformBlock(type_tfms=PILPartMask.create, item_tfms=AddTree(tree), batch_tfms=IntToFloatTensor)
+
+
+def seg_dataloaders(cfg: Settings, stats: Stats | None = None) -> DataLoaders:
+    """Training and validation DataLoaders of a configuration.
+
+    Batches are (B, 3, H, W) float images in 0..1, normalised where `stats` (mean, std) are given, and (B, H, W) int64
+    leaf ids. `seg_learner` adds the encoder's statistics by itself. Raises `InputError` for what ids and headers tell:
+    missing or mismatched files, an empty part, fewer training photographs than a batch.
+    """
+    root = data_root(cfg)
+    tree, files = cfg.classes(), Files(root, cfg.data.images, cfg.data.masks)
+    train = _limited(files, cfg.data.train_ids, cfg.data.limit, "data.limit")
+    valid = _limited(files, cfg.data.valid_ids, cfg.data.limit_valid, "data.limit_valid")
+    if not valid:
+        raise InputError(f"{root / cfg.data.valid_ids}: no ids to validate on; write at least one")
+    if len(train) < cfg.train.batch_size:
+        raise InputError(
+            f"{len(train)} training photographs are fewer than one batch of {cfg.train.batch_size}, so "
+            f"nothing would be learned; set train.batch_size to {max(len(train), 1)} or less, or add more"
+        )
+    files.check(train + valid)
+    block = DataBlock(
+        blocks=(ImageBlock, PartMaskBlock(tree)),
+        getters=[GetImage(root, cfg.data.images, cfg.data.masks), GetMask(root, cfg.data.masks, len(tree))],
+        splitter=_SplitAt(len(train)),
+        item_tfms=ResizeTo(cfg.data.size),
+        batch_tfms=[] if stats is None else [Normalize.from_stats(*stats)],
+    )
+    return block.dataloaders(train + valid, path=root, bs=cfg.train.batch_size, num_workers=cfg.data.workers)
+
+
+def data_root(cfg: Settings) -> Path:
+    """The dataset's folder; where none is configured, the embedded sample's, drawn on first use."""
+    if cfg.data.root is not None:
+        return Path(cfg.data.root).expanduser()
+    sample = cfg.data.sample
+    return embedded_sample(sample.train, sample.valid, sample.size, sample.seed, progress_line("drawing the sample"))
+
+
+class _SplitAt:
+    """Splitter: the first n items train, the rest validate (an id may stand in both)."""
+
+    def __init__(self, n: int):
+        self.n = n
+
+    def __call__(self, items: Sequence[Any]) -> tuple[list[int], list[int]]:
+        return list(range(self.n)), list(range(self.n, len(items)))
+
+
+def _limited(files: Files, list_name: str, limit: int | None, key: str) -> list[str]:
+    names = files.ids(list_name)
+    if limit is not None and limit > len(names):
+        print(f"{key}: {limit} is more than the {len(names)} ids of {list_name}; taking all", file=sys.stderr)
+    return names[:limit]
+
+
+def _array(values: torch.Tensor) -> np.ndarray:
+    return values.detach().cpu().as_subclass(torch.Tensor).numpy().astype(np.uint8)
+
+
+def _picture(image: TensorImage) -> np.ndarray:
+    scaled = image * 255 if image.is_floating_point() else image
+    return _array(scaled.clamp(0, 255)).transpose(1, 2, 0)
+
+
+@show_batch.dispatch
+def _show_batch(
+    x: TensorImage, y: PartMask, samples, ctxs=None, max_n=9, nrows=None, ncols=None, figsize=None, level=-1, **kwargs
+):
+    """Photographs under their masks, with a legend; `level` chooses the tree's level."""
+    count = min(len(samples), max_n)
+    axes = ctxs or get_grid(count, nrows=nrows, ncols=ncols, figsize=figsize)
+    tree = samples[0][1].tree
+    for (image, mask), ax in zip(samples, axes, strict=False):
+        draw_mask(ax, _picture(image), _array(mask), tree, level)
+    add_legend(axes[0].figure, tree, level)
+    return axes
+
+
+@show_results.dispatch
+def _show_results(
+    x: TensorImage,
+    y: PartMask,
+    samples,
+    outs,
+    ctxs=None,
+    max_n=6,
+    nrows=None,
+    ncols=1,
+    figsize=None,
+    level=-1,
+    **kwargs,
+):
+    """Truth and prediction side by side, with a legend; `level` chooses the tree's level."""
+    count = min(len(samples), max_n)
+    axes = ctxs or get_grid(count, nrows=nrows, ncols=ncols, figsize=figsize, double=True)
+    tree = samples[0][1].tree
+    for i, ((image, mask), (guess, *_)) in enumerate(zip(samples[:count], outs[:count], strict=True)):
+        draw_mask(axes[2 * i], _picture(image), _array(mask), tree, level, "truth")
+        draw_mask(axes[2 * i + 1], _picture(image), _array(guess), tree, level, "prediction")
+    add_legend(axes[0].figure, tree, level)
+    return axes

@@ -1,0 +1,147 @@
+"""A run: the schedule of a configuration, its best weights, and the folder that all else starts from."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fastai.learner import Learner
+from fastcore.imports import IN_NOTEBOOK
+
+from fastseg.data.files import read_image, read_mask, resize_image
+from fastseg.errors import InputError
+from fastseg.inference.evaluate import native_batches, predict_batch, score, split_files, summary
+from fastseg.learning.callbacks import EpochLines, KeepBest, write_rows
+from fastseg.learning.learner import normalisation, peak_rate, seg_learner
+from fastseg.plots import curves_figure, results_figure, save_figure
+from fastseg.run import (
+    CONFIG,
+    HISTORY,
+    METRICS,
+    MODEL,
+    WEIGHTS,
+    Run,
+    model_card,
+    new_run_folder,
+    write_json,
+    write_weights,
+)
+from fastseg.settings import Settings
+
+EXAMPLES = 5
+
+
+def train(cfg: Settings) -> Path:
+    """Train as configured and write a run folder; returns it.
+
+    Everything that can be wrong before the first step raises `InputError` before the folder is made; a file that turns
+    out bad later raises it and the folder stays.
+    """
+    learn = seg_learner(cfg)
+    rate = peak_rate(cfg, learn.dls)
+    run = new_run_folder(cfg.out, cfg.name)
+    Run(run).write_config(cfg)
+    learn.history.file = run / HISTORY
+    total = cfg.train.frozen_epochs + cfg.train.epochs
+    deepest = f"miou{cfg.classes().depth - 1}"
+    if cfg.train.keep == "best":
+        learn.add_cb(KeepBest(run / WEIGHTS, deepest))
+    if IN_NOTEBOOK:
+        _fit(learn, rate)
+    else:
+        learn.add_cb(EpochLines(total))
+        print(
+            f"training on {learn.dls.device}: {len(learn.dls.train_ds)} photographs, {total} epochs → {run}",
+            file=sys.stderr,
+        )
+        with learn.no_bar(), learn.no_logging():
+            _fit(learn, rate)
+    if cfg.train.keep == "best":
+        learn.model.load_state_dict(Run(run).weights())
+    return save_run(learn, run)
+
+
+def _fit(learn: Learner, rate: float | slice) -> None:
+    settings = learn.cfg.train
+    if settings.frozen_epochs:
+        learn.freeze()
+        learn.fit_one_cycle(settings.frozen_epochs, rate.stop if isinstance(rate, slice) else rate)
+        learn.unfreeze()
+    if settings.epochs:
+        learn.fit_one_cycle(settings.epochs, rate)
+
+
+def save_run(learn: Learner, path: str | Path) -> Path:
+    """Write the run folder of a Learner that `seg_learner` made, with its weights as they are; returns the folder.
+
+    The scores are those of the valid split at native size; a learner with DataLoaders of its own is scored on these, at
+    the network's size. Raises `InputError` for a folder that holds something else.
+    """
+    run = Path(path).expanduser()
+    if not hasattr(learn, "cfg"):
+        raise InputError("save_run: this Learner has no cfg; make it with seg_learner")
+    if run.is_dir() and any(run.iterdir()) and not (run / CONFIG).is_file():
+        raise InputError(f"{run}: not empty, and not a run; name another folder")
+    run.mkdir(parents=True, exist_ok=True)
+    cfg, model = learn.cfg, learn.model
+    Run(run).write_config(cfg)
+    write_weights(run / WEIGHTS, model)
+    write_json(run / MODEL, model_card(cfg, normalisation(learn.dls)))
+    scores, rows = _own_scores(learn) if learn.own_dls else _native_scores(learn)
+    best = getattr(learn, "keep_best", None)
+    kept = best.epoch if best is not None else len(learn.history.rows) - 1
+    write_json(run / METRICS, {**scores, "keep": cfg.train.keep, "epoch": kept + 1})
+    if history := learn.history.rows:
+        write_rows(run / HISTORY, history)
+        write_rows(
+            run / "timing.csv",
+            [
+                {"epoch": r["epoch"], "seconds": round(s, 2)}
+                for r, s in zip(history, learn.history.seconds, strict=True)
+            ],
+        )
+        columns = {key: [row[key] for row in history] for key in history[0]}
+        save_figure(curves_figure(columns, cfg.classes(), kept if best is not None else None), run / "curves.png")
+    save_figure(results_figure(rows, cfg.classes()), run / "results.png")
+    return run
+
+
+def _native_scores(learn: Learner) -> tuple[dict[str, Any], list[Any]]:
+    """Scores of the valid split's files, and rows for the picture of results."""
+    cfg, tree = learn.cfg, learn.cfg.classes()
+    mean, std = normalisation(learn.dls)
+    files, names = split_files(cfg, "valid")
+    scores = score(learn.model, tree, native_batches(files, names, len(tree), cfg.data.size, mean, std, cfg))
+    rows = []
+    for name in [names[i] for i in np.linspace(0, len(names) - 1, min(EXAMPLES, len(names))).astype(int)]:
+        truth = read_mask(files.mask(name), len(tree))
+        image = read_image(files.image(name), truth.shape)
+        batch = torch.from_numpy(np.array(resize_image(image, cfg.data.size))).permute(2, 0, 1)[None] / 255
+        batch = (batch - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
+        rows.append((name, np.array(image), truth, _ids(learn.model, batch, truth.shape)))
+    return summary(scores, "native", "valid", len(names)), rows
+
+
+def _own_scores(learn: Learner) -> tuple[dict[str, Any], list[Any]]:
+    """The same from the learner's own DataLoaders, whose files we do not know."""
+    valid, tree = learn.dls.valid, learn.cfg.classes()
+    plain = ((x.as_subclass(torch.Tensor), y.as_subclass(torch.Tensor)) for x, y in valid)
+    scores = score(learn.model, tree, plain)
+    x, y = valid.one_batch()
+    images = valid.decode((x, y))[0].as_subclass(torch.Tensor)
+    images = images * 255 if images.is_floating_point() else images
+    rows = []
+    for i in range(min(EXAMPLES, len(x))):
+        truth = y[i].cpu().as_subclass(torch.Tensor).numpy().astype(np.uint8)
+        image = images[i].clamp(0, 255).permute(1, 2, 0).numpy().astype(np.uint8)
+        rows.append((f"photograph {i + 1}", image, truth, _ids(learn.model, x[i : i + 1], truth.shape)))
+    return summary(scores, "resized", "valid", len(learn.dls.valid_ds)), rows
+
+
+@torch.inference_mode()
+def _ids(model: torch.nn.Module, batch: torch.Tensor, shape: tuple[int, ...]) -> np.ndarray:
+    model.eval()
+    return next(predict_batch(model, batch.as_subclass(torch.Tensor), [shape])).cpu().numpy().astype(np.uint8)

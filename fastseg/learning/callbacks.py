@@ -1,0 +1,203 @@
+"""What happens between batches and epochs: scores as columns, counted randomness, the history, the best weights."""
+
+from __future__ import annotations
+
+import csv
+import math
+import random
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from fastai.callback.core import Callback
+from fastai.learner import Learner, Metric
+
+from fastseg.learning.losses import SumLoss
+from fastseg.learning.metrics import LevelIoU
+from fastseg.run import write_weights
+
+
+class ScoreColumn(Metric):
+    """One score of a shared `LevelIoU` as a fastai metric: a float that trackers can monitor.
+
+    The first column of a set leads: it alone counts the batches.
+    """
+
+    def __init__(self, scores: LevelIoU, column: str, leads: bool):
+        self.scores, self.column, self.leads = scores, column, leads
+
+    def reset(self) -> None:
+        """Forget all counts."""
+        if self.leads:
+            self.scores.reset()
+
+    def accumulate(self, learn: Learner) -> None:
+        """Count the learner's batch."""
+        if self.leads:
+            if self.scores.confusion.device.type != learn.pred.device.type == "cuda":
+                self.scores.to(learn.pred.device)
+            self.scores.update(learn.pred, learn.y)
+
+    @property
+    def value(self) -> float:
+        """The score over all batches since the reset; NaN before any."""
+        return float(self.scores.compute()[self.column]) if self.scores.update_called else math.nan
+
+    @property
+    def name(self) -> str:
+        """The column's name."""
+        return self.column
+
+
+class LossPart(Metric):
+    """The mean value of one part of a `SumLoss` over the validation photographs, before its weight."""
+
+    def __init__(self, part: str):
+        self.part = part
+
+    def reset(self) -> None:
+        """Forget all batches."""
+        self.total, self.count = 0.0, 0
+
+    def accumulate(self, learn: Learner) -> None:
+        """Add the learner's batch."""
+        if isinstance(learn.loss_func, SumLoss) and self.part in learn.loss_func.values:
+            size = len(learn.y)
+            self.total += float(learn.loss_func.values[self.part].mean()) * size
+            self.count += size
+
+    @property
+    def value(self) -> float:
+        """The mean."""
+        return self.total / self.count if self.count else math.nan
+
+    @property
+    def name(self) -> str:
+        """The part's name."""
+        return self.part
+
+
+class CountedRandomness(Callback):
+    """Makes what is random a function of counts: the order of an epoch of (seed, epoch), dropout of (seed, step).
+
+    Nothing depends on a generator's history, so neither workers nor an interruption change a run.
+    """
+
+    order = -20
+
+    def __init__(self, seed: int = 0):
+        self.seed, self.epochs, self.steps = seed, 0, 0
+
+    def before_train(self) -> None:
+        """Order the epoch."""
+        self.learn.dls.train.rng = random.Random(f"{self.seed}-{self.epochs}")
+
+    def before_batch(self) -> None:
+        """Seed what the network itself draws."""
+        if self.training:
+            torch.manual_seed(random.Random(f"{self.seed}-step-{self.steps}").getrandbits(63))
+
+    def after_batch(self) -> None:
+        """Count a step; a search for the learning rate counts for nothing."""
+        if self.training and not hasattr(self.learn, "lr_finder"):
+            self.steps += 1
+
+    def after_train(self) -> None:
+        """Count an epoch."""
+        if not hasattr(self.learn, "lr_finder"):
+            self.epochs += 1
+
+
+class History(Callback):
+    """Keeps a row an epoch over all fits: epoch, losses, scores, learning rate; on disk as they come, if asked.
+
+    fastai's Recorder forgets its values whenever `validate`, `get_preds` or `show_results` is called.
+    """
+
+    order = 60
+
+    def __init__(self, file: Path | None = None):
+        self.file, self.rows, self.seconds = file, [], []
+
+    def before_epoch(self) -> None:
+        """Start the clock."""
+        self.started = time.monotonic()
+
+    def after_epoch(self) -> None:
+        """Add the epoch's row."""
+        if hasattr(self.learn, "lr_finder") or not self.recorder.values:
+            return
+        names = [n for n in self.recorder.metric_names if n not in ("epoch", "time")]
+        self.rows.append(
+            {
+                "epoch": len(self.rows),
+                **dict(zip(names, self.recorder.values[-1], strict=True)),
+                "lr": self.opt.hypers[-1]["lr"],
+            }
+        )
+        self.seconds.append(time.monotonic() - self.started)
+        if self.file:
+            write_rows(self.file, self.rows)
+
+
+class KeepBest(Callback):
+    """Writes the weights whenever a score is higher than ever before in this run, over all its fits.
+
+    NaN counts as the lowest score, so that the first epoch is always kept.
+    """
+
+    order = 61
+
+    def __init__(self, file: Path, monitor: str):
+        self.file, self.monitor, self.best, self.epoch = file, monitor, -math.inf, None
+
+    def after_epoch(self) -> None:
+        """Compare and write."""
+        rows = self.learn.history.rows
+        if hasattr(self.learn, "lr_finder") or not rows:
+            return
+        score = rows[-1][self.monitor]
+        if self.epoch is None or score > self.best:
+            self.best, self.epoch = (-math.inf if math.isnan(score) else score), rows[-1]["epoch"]
+            write_weights(self.file, self.learn.model)
+
+
+class EpochLines(Callback):
+    """A line an epoch on stderr, with the time left, where fastai's own table would go to stdout."""
+
+    order = 70
+
+    def __init__(self, total: int, say: Callable[[str], Any] | None = None):
+        self.total, self.done = total, 0
+        self.say = say or (lambda text: print(text, file=sys.stderr, flush=True))
+
+    def before_fit(self) -> None:
+        """Start the clock with the first of the fits."""
+        self.started = getattr(self, "started", None) or time.monotonic()
+
+    def after_batch(self) -> None:
+        """Within an epoch, on a terminal, how far it is."""
+        if self.training and sys.stderr.isatty() and (self.iter + 1) % max(1, self.n_iter // 50) == 0:
+            print(f"\r  epoch {self.done + 1}: {self.iter + 1}/{self.n_iter}", end="\r", file=sys.stderr, flush=True)
+
+    def after_epoch(self) -> None:
+        """Losses and scores of the epoch."""
+        self.done += 1
+        row = self.learn.history.rows[-1]
+        left = (time.monotonic() - self.started) / self.done * (self.total - self.done)
+        scores = "  ".join(f"{key} {value:.3f}" for key, value in row.items() if key not in ("epoch", "lr"))
+        tail = f"{left:.0f} s left" if left < 120 else f"{left / 60:.0f} min left"
+        self.say(f"epoch {self.done}/{self.total}  {scores}" + (f"  {tail}" if self.done < self.total else ""))
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Rows of equal keys as a CSV file, under a temporary name first."""
+    part = path.with_suffix(".part")
+    with part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    part.replace(path)

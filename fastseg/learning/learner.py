@@ -1,0 +1,73 @@
+"""`seg_learner`: the one place where data, network, loss, scores and callbacks meet."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import Any
+
+import torch
+from fastai.callback import schedule  # noqa: F401  gives Learner fit_one_cycle, fine_tune and lr_find
+from fastai.data.core import DataLoaders
+from fastai.data.transforms import Normalize
+from fastai.learner import Learner
+from fastai.optimizer import SGD, Adam, RMSProp, ranger
+from fastcore.basics import partialler, risinstance
+
+from fastseg.data.loaders import seg_dataloaders
+from fastseg.learning.callbacks import CountedRandomness, History, LossPart
+from fastseg.learning.encoders import encoder_stats
+from fastseg.learning.losses import SumLoss, build_loss
+from fastseg.learning.metrics import LevelIoU
+from fastseg.learning.model import create_model, seg_splitter
+from fastseg.settings import Settings
+
+OPTIMIZERS = {"adam": Adam, "sgd": partialler(SGD, mom=0.9), "rmsprop": RMSProp, "ranger": ranger}
+
+
+def seg_learner(cfg: Settings, dls: DataLoaders | None = None, **kwargs: Any) -> Learner:
+    """A fastai `Learner` for a configuration, on the device fastai detects; `cfg` stays on it as `learn.cfg`.
+
+    `dls` takes the place of the configured data; normalisation with the encoder's statistics is added where they have
+    none, as `vision_learner` does. Further arguments go to `Learner` (`cbs` and `metrics` are added to our own). Raises
+    `InputError` for data and weights that are missing or do not fit.
+    """
+    tree = cfg.classes()
+    own = dls is not None
+    dls = dls if own else seg_dataloaders(cfg)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(cfg.train.seed)
+        model = create_model(cfg.model, len(tree))
+    _add_normalisation(dls, cfg.model.encoder)
+    loss = build_loss(cfg)
+    parts = [LossPart(name) for name in loss.parts] if isinstance(loss, SumLoss) and len(loss.parts) > 1 else []
+    learn = Learner(
+        dls, model, loss_func=loss, opt_func=OPTIMIZERS[cfg.train.optimizer], splitter=seg_splitter,
+        metrics=[*LevelIoU(tree), *parts, *kwargs.pop("metrics", [])], wd=cfg.train.weight_decay,
+        cbs=[CountedRandomness(cfg.train.seed), History(), *kwargs.pop("cbs", [])], path=kwargs.pop("path", cfg.out),
+        **kwargs,
+    )  # fmt: skip
+    learn.cfg, learn.own_dls = cfg, own
+    return learn
+
+
+def peak_rate(cfg: Settings, dls: DataLoaders) -> float | slice:
+    """The peak learning rate of a configuration; `auto` asks `lr_find` on a throw-away learner."""
+    if cfg.train.lr != "auto":
+        return slice(*cfg.train.lr) if isinstance(cfg.train.lr, tuple) else cfg.train.lr
+    with tempfile.TemporaryDirectory() as folder:
+        trial = seg_learner(cfg, dls, path=folder)
+        with trial.no_bar(), trial.no_logging():
+            return float(trial.lr_find(show_plot=False).valley)
+
+
+def normalisation(dls: DataLoaders) -> tuple[list[float], list[float]]:
+    """(mean, std) that the DataLoaders bring photographs in 0..1 by."""
+    norm = dls.after_batch.fs.filter(risinstance(Normalize))[0]
+    return norm.mean.flatten().tolist(), norm.std.flatten().tolist()
+
+
+def _add_normalisation(dls: DataLoaders, encoder: str) -> None:
+    if not dls.after_batch.fs.filter(risinstance(Normalize)):
+        norm = Normalize.from_stats(*encoder_stats(encoder), cuda=False)
+        norm.mean, norm.std = norm.mean.to(dls.device), norm.std.to(dls.device)
+        dls.add_tfms([norm], "after_batch")

@@ -1,0 +1,108 @@
+"""Pictures: masks over photographs with a legend, and the curves of a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from fastseg.hierarchy import IGNORE_INDEX, Hierarchy
+
+IGNORED_GREY = 160
+
+
+def overlay(
+    image: np.ndarray, ids: np.ndarray, hierarchy: Hierarchy, level: int = -1, alpha: float = 0.6
+) -> np.ndarray:
+    """A photograph (H, W, 3) uint8 with a mask of leaf ids (H, W) laid over it in a level's colours.
+
+    Background stays bare, pixels without a class (255) turn grey.
+    """
+    nodes = hierarchy.merge(ids, level)
+    colours = np.full((256, 3), IGNORED_GREY, np.float32)
+    opacity = np.zeros((256, 1), np.float32)
+    colours[: len(hierarchy.names(level))] = hierarchy.colours(level)
+    opacity[[*hierarchy.foreground(level), IGNORE_INDEX]] = alpha
+    cover = opacity[nodes]
+    return np.round(image * (1 - cover) + colours[nodes] * cover).astype(np.uint8)
+
+
+def add_legend(figure: Figure, hierarchy: Hierarchy, level: int = -1) -> None:
+    """Class names beside their colours, below the pictures of a figure."""
+    names, colours = hierarchy.names(level), hierarchy.colours(level) / 255
+    handles = [
+        Patch(facecolor=colours[node], label=names[node].replace("_", " ")) for node in hierarchy.foreground(level)
+    ]
+    rows = math.ceil(len(handles) / 8)
+    room = 0.28 * rows / figure.get_figheight()
+    figure.legend(handles=handles, loc="lower center", ncols=min(len(handles), 8), frameon=False, fontsize=9)
+    bottom = figure.subplotpars.bottom
+    figure.subplots_adjust(bottom=max(bottom if bottom < 0.1 else 0, room + 0.02))
+
+
+def draw_mask(
+    ax: Axes, image: np.ndarray, ids: np.ndarray, hierarchy: Hierarchy, level: int = -1, title: str = ""
+) -> Axes:
+    """One photograph under its mask on an axis."""
+    ax.imshow(overlay(image, ids, hierarchy, level))
+    ax.set_title(title, fontsize=9)
+    ax.set_axis_off()
+    return ax
+
+
+def results_figure(
+    rows: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]], hierarchy: Hierarchy, level: int = -1
+) -> Figure:
+    """Photograph, truth and prediction side by side, one row for each (title, photograph, truth ids, predicted ids)."""
+    shape = np.median([image.shape[0] / image.shape[1] for _, image, _, _ in rows])
+    figure = Figure(figsize=(9, 3 * shape * len(rows) + 0.7), layout=None)
+    axes = figure.subplots(len(rows), 3, squeeze=False)
+    for (title, image, truth, predicted), (left, middle, right) in zip(rows, axes, strict=True):
+        left.imshow(image)
+        left.set_title(title, fontsize=9)
+        left.set_axis_off()
+        draw_mask(middle, image, truth, hierarchy, level, "truth")
+        draw_mask(right, image, predicted, hierarchy, level, "prediction")
+    figure.subplots_adjust(
+        left=0.01, right=0.99, top=1 - 0.3 / figure.get_figheight(), wspace=0.03, hspace=0.12, bottom=0.05
+    )
+    add_legend(figure, hierarchy, level)
+    return figure
+
+
+def curves_figure(history: Mapping[str, Sequence[float]], hierarchy: Hierarchy, best: int | None = None) -> Figure:
+    """Losses on the left, the mean IoU of each level on the right, over epochs; `best` marks the kept epoch."""
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    losses, scores = figure.subplots(1, 2)
+    epochs = [int(e) + 1 for e in history["epoch"]]
+    marker = {"marker": "o", "markersize": 3}
+    losses.plot(epochs, history["train_loss"], label="training", color="#555555", **marker)
+    losses.plot(epochs, history["valid_loss"], label="validation", color="#0072B2", **marker)
+    losses.set(xlabel="epoch", ylabel="loss", title="Loss")
+    for level, colour in zip(
+        range(hierarchy.depth), ("#999999", "#E69F00", "#0072B2", "#009E73", "#CC79A7"), strict=False
+    ):
+        names = [hierarchy.names(level)[node] for node in hierarchy.foreground(level)]
+        label = names[0] if len(names) == 1 else f"{len(names)} classes"
+        scores.plot(epochs, history[f"miou{level}"], label=f"miou{level} ({label})", color=colour, **marker)
+    if best is not None:
+        scores.axvline(best + 1, color="#D55E00", linestyle=":", linewidth=1.2, label=f"kept: epoch {best + 1}")
+    scores.set(xlabel="epoch", ylabel="mean IoU", title="Mean IoU without background, valid, resized", ylim=(0, 1))
+    for ax in (losses, scores):
+        ax.grid(alpha=0.25)
+        ax.legend(fontsize=8, frameon=False)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG under a temporary name, then rename it."""
+    part = path.with_suffix(".part")
+    figure.savefig(part, dpi=110, format="png")
+    part.replace(path)

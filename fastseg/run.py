@@ -1,0 +1,137 @@
+"""A run folder: all that passes from learning to inference, written so that nothing is ever half there."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastseg.config import dump_config, load_config
+from fastseg.errors import InputError
+from fastseg.hierarchy import Hierarchy
+from fastseg.settings import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+WEIGHTS, MODEL, CONFIG, METRICS, HISTORY = (
+    "model.safetensors", "model.json", "config.yaml", "metrics.json", "history.csv")  # fmt: skip
+FORMAT = 1
+
+
+def new_run_folder(out: str | Path, name: str) -> Path:
+    """Make and return `out/<time>_<name>`, with a number behind it where that is taken."""
+    stem = f"{datetime.now():%Y%m%d-%H%M%S}_{name}"
+    for i in range(1, 1000):
+        folder = Path(out).expanduser() / (stem if i == 1 else f"{stem}-{i}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            if not folder.is_dir():
+                raise InputError(f"out: {folder.parent} is not a folder; name another") from None
+        except OSError as error:
+            raise InputError(f"out: cannot make {folder}: {error.strerror}; name a folder you may write to") from None
+    raise InputError(f"out: {out} holds too many runs of this second")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file under a temporary name, then rename it."""
+    part = path.with_name(f"{path.name}.part{os.getpid()}")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, indented, NaN as null."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def write_weights(path: Path, model: nn.Module) -> None:
+    """Write a network's state as safetensors under a temporary name, then rename it."""
+    from safetensors.torch import save_file
+
+    part = path.with_name(f"{path.name}.part{os.getpid()}")
+    save_file({key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}, part)
+    part.replace(path)
+
+
+def model_card(cfg: Settings, stats: tuple[Any, Any]) -> dict[str, Any]:
+    """What `model.json` holds: all that rebuilds the network and feeds it rightly."""
+    from fastseg import __version__
+
+    return {
+        "format": FORMAT,
+        "fastseg": __version__,
+        "model": {"arch": cfg.model.arch, "encoder": cfg.model.encoder, "args": cfg.model.args},
+        "classes": list(cfg.classes().leaves),
+        "hierarchy": cfg.hierarchy,
+        "mirror": cfg.mirror,
+        "mean": [float(v) for v in stats[0]],
+        "std": [float(v) for v in stats[1]],
+        "size": list(cfg.data.size),
+        "resize": cfg.data.resize,
+    }
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run folder, read file by file when first asked. Raises `InputError` for what is missing or broken."""
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """A run folder that has a model in it."""
+        run = cls(Path(path).expanduser())
+        for name in (MODEL, WEIGHTS, CONFIG):
+            if not (run.path / name).is_file():
+                what = "no such folder" if not run.path.is_dir() else f"it has no {name}"
+                raise InputError(f"{run.path}: not a finished run ({what}); give a folder that `fastseg train` made")
+        return run
+
+    @cached_property
+    def cfg(self) -> Settings:
+        """The complete configuration."""
+        return load_config(self.path / CONFIG)
+
+    @cached_property
+    def card(self) -> Mapping[str, Any]:
+        """The content of `model.json`."""
+        try:
+            card = json.loads((self.path / MODEL).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{self.path / MODEL}: not JSON ({error}); the run is damaged") from None
+        if card.get("format") != FORMAT:
+            raise InputError(f"{self.path / MODEL}: format {card.get('format')}, this version reads {FORMAT}")
+        return card
+
+    @cached_property
+    def hierarchy(self) -> Hierarchy:
+        """The class tree."""
+        return Hierarchy(self.card["hierarchy"], self.card["mirror"])
+
+    def weights(self) -> dict[str, Tensor]:
+        """The network's state, on the CPU."""
+        from safetensors.torch import load_file
+
+        return load_file(self.path / WEIGHTS)
+
+    def write_config(self, cfg: Settings) -> None:
+        """Write the complete configuration, paths made absolute, so that it repeats the run from anywhere."""
+        data = (
+            cfg.data
+            if cfg.data.root is None
+            else cfg.data.model_copy(update={"root": str(Path(cfg.data.root).expanduser().resolve())})
+        )
+        model = (
+            cfg.model
+            if cfg.model.weights in ("imagenet", "none")
+            else cfg.model.model_copy(update={"weights": str(Path(cfg.model.weights).expanduser().resolve())})
+        )
+        write_text(self.path / CONFIG, dump_config(cfg.model_copy(update={"data": data, "model": model})))
