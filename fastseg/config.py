@@ -68,7 +68,7 @@ def _read(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"config {source}: a mapping of keys is expected, as in `fastseg train --print-config`")
     base = _read(values.pop("preset")) if "preset" in values else {}
-    return _over({"name": name.replace(" ", "_"), **base}, values)
+    return _over({**base, "name": name.replace(" ", "_")}, values)
 
 
 def _over(base: dict[str, Any], top: Mapping[str, Any], path: str = "") -> dict[str, Any]:
@@ -141,8 +141,10 @@ def _explain(error: ValidationError) -> str:
                 f"{key}: {fault['input']!r} is none of {', '.join(options)}"
                 + (f"; did you mean {hint}?" if hint else "")
             )
+        elif fault["type"] in ("model_type", "dict_type"):
+            lines.append(f"{key}: {fault['input']!r} stands where keys are expected, as in {key}.KEY=VALUE")
         else:
-            lines.append(f"{key}: {fault['msg'].lower()}, got {fault['input']!r}")
+            lines.append(f"{key}: {fault['msg'][0].lower()}{fault['msg'][1:]}, got {fault['input']!r}")
     return "\n".join(dict.fromkeys(lines))
 
 

@@ -131,13 +131,14 @@ class Hierarchy:
         table = np.full(256, -1, np.int64)
         table[: len(self)] = self.level(level).table
         table[IGNORE_INDEX] = IGNORE_INDEX
-        outside = (mask < 0) | (mask > 255)
+        # Widened first: in int8 itself, 255 would compare as −1.
+        wide = mask.astype(np.int64) if is_array else mask.long()
+        outside = (wide < 0) | (wide > IGNORE_INDEX)
         if not outside.any():
-            look_up = table if is_array else _torch().from_numpy(table).to(mask.device)
-            merged = look_up[mask] if is_array else look_up[mask.long()]
+            merged = (table if is_array else _torch().from_numpy(table).to(mask.device))[wide]
             outside = merged < 0
         if outside.any():
-            raise InputError(f"mask: id {int(mask[outside][0])} is not in the tree (0 to {len(self) - 1})")
+            raise InputError(f"mask: id {int(wide[outside][0])} is not in the tree (0 to {len(self) - 1})")
         return merged.astype(mask.dtype) if is_array else merged.to(mask.dtype)
 
     def fold(self, confusion: Any, level: int = -1) -> Any:

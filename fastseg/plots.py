@@ -38,11 +38,9 @@ def add_legend(figure: Figure, hierarchy: Hierarchy, level: int = -1) -> None:
     handles = [
         Patch(facecolor=colours[node], label=names[node].replace("_", " ")) for node in hierarchy.foreground(level)
     ]
-    rows = math.ceil(len(handles) / 8)
-    room = 0.28 * rows / figure.get_figheight()
     figure.legend(handles=handles, loc="lower center", ncols=min(len(handles), 8), frameon=False, fontsize=9)
-    bottom = figure.subplotpars.bottom
-    figure.subplots_adjust(bottom=max(bottom if bottom < 0.1 else 0, room + 0.02))
+    room = (0.25 * math.ceil(len(handles) / 8) + 0.15) / figure.get_figheight()
+    figure.subplots_adjust(bottom=room)
 
 
 def draw_mask(
@@ -69,7 +67,7 @@ def results_figure(
         draw_mask(middle, image, truth, hierarchy, level, "truth")
         draw_mask(right, image, predicted, hierarchy, level, "prediction")
     figure.subplots_adjust(
-        left=0.01, right=0.99, top=1 - 0.3 / figure.get_figheight(), wspace=0.03, hspace=0.12, bottom=0.05
+        left=0.01, right=0.99, top=1 - 0.3 / figure.get_figheight(), wspace=0.03, hspace=0.12
     )
     add_legend(figure, hierarchy, level)
     return figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -15,21 +16,38 @@ ARCHITECTURES: dict[str, int | None] = {
     "DeepLabV3Plus": 16, "PAN": 16, "UPerNet": 32, "Segformer": 32, "DPT": 16,
 }  # fmt: skip
 # These pool to one pixel before a BatchNorm, which cannot train on one photograph.
-POOLED_BATCHNORM = ("DeepLabV3", "DeepLabV3Plus", "PSPNet", "PAN", "UPerNet")
+POOLED_BATCHNORM = ("DeepLabV3", "DeepLabV3Plus", "PAN", "UPerNet")
+# PAN halves its deepest features three times more.
+SMALLEST = {"PAN": 128}
 
 
 def _parse_size(value: Any) -> Any:
-    """'192x128', [192, 128] or 128 → (height, width); anything else is returned as it is, for pydantic to refuse."""
-    if isinstance(value, str) and all(part.strip().isdigit() for part in value.split("x")):
-        value = [int(part) for part in value.split("x")]
-    value = [value[0]] * 2 if isinstance(value, list) and len(value) == 1 else value
-    value = (value, value) if isinstance(value, int) else value
-    if isinstance(value, (list, tuple)) and all(isinstance(v, int) for v in value) and min(value, default=1) < 1:
-        raise ValueError("height and width are at least 1 pixel")
-    return value
+    """'192x128', [192, 128] or 128 → (height, width)."""
+    sides = value.split("x") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
+    sides = [int(v) if isinstance(v, str) and v.strip().isdigit() else v for v in sides]
+    if len(sides) not in (1, 2) or not all(type(v) is int and v > 0 for v in sides):
+        raise ValueError(f"{value!r} is no size; write height x width in pixels, as 192x128 or [192, 128]")
+    return sides[0], sides[-1]
 
 
 Size = Annotated[tuple[int, int], BeforeValidator(_parse_size)]
+
+
+def _parse_rate(value: Any) -> Any:
+    """A number, two numbers or 'auto'; YAML 1.1 reads 3e-4 as text, which is taken as the number it means."""
+    if value == "auto":
+        return value
+    try:
+        rates = tuple(float(v) for v in value) if isinstance(value, (list, tuple)) else float(value)
+    except (TypeError, ValueError):
+        rates = ()
+    numbers = rates if isinstance(rates, tuple) else (rates,)
+    if len(numbers) not in (1, 2) or not all(0 < v < math.inf for v in numbers):
+        raise ValueError(f"{value!r} is neither a number above 0, nor two of them, [encoder, decoder], nor auto")
+    return rates if len(numbers) == 2 else numbers[0]
+
+
+Rate = Annotated[float | tuple[float, float] | Literal["auto"], BeforeValidator(_parse_rate)]
 
 
 class _Settings(BaseModel):
@@ -105,7 +123,7 @@ LOSSES = {"cross_entropy": CrossEntropySettings, "iou": IoUSettings}
 class TrainSettings(_Settings):
     epochs: int = Field(10, ge=0, description="epochs with all layers training, one cycle")
     frozen_epochs: int = Field(0, ge=0, description="epochs before them with the encoder frozen (BatchNorm trains)")
-    lr: float | Literal["auto"] | tuple[float, float] = Field(
+    lr: Rate = Field(
         1e-3, description="peak learning rate; [encoder, decoder] for two; auto asks lr_find")  # fmt: skip
     batch_size: int = Field(16, ge=1, description="photographs in a step")
     optimizer: Literal["adam", "sgd", "rmsprop", "ranger"] = Field("adam", description="fastai's optimisers")
@@ -113,13 +131,6 @@ class TrainSettings(_Settings):
     seed: int = Field(0, ge=0, description="everything random is a function of it")
     precision: Literal["fp32"] = Field("fp32", description="arithmetic of the network: fp32")
     keep: Literal["best", "last"] = Field("best", description="weights to keep: best deepest mIoU on valid, or last")
-
-    @field_validator("lr")
-    @classmethod
-    def _positive(cls, value: Any) -> Any:
-        if value != "auto" and min(value if isinstance(value, tuple) else (value,)) <= 0:
-            raise ValueError("a learning rate is above 0")
-        return value
 
 
 class Settings(_Settings):
@@ -173,6 +184,8 @@ class Settings(_Settings):
 
 
 def _check_size(size: Size, model: ModelSettings) -> None:
+    if min(size) < SMALLEST.get(model.arch, 1):
+        raise InputError(f"data.size: {size[0]}x{size[1]}; {model.arch} needs {SMALLEST[model.arch]} pixels a side")
     stride = ARCHITECTURES[model.arch]
     if stride is None:
         return

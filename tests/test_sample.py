@@ -103,6 +103,14 @@ def test_another_seed_draws_other_images():
     assert first[0].shape != other[0].shape or not np.array_equal(first[0], other[0])
 
 
+@pytest.mark.parametrize("size", [(16, 16), (16, 160), (160, 16), (64, 64)])
+def test_any_shape_can_be_drawn(size):
+    for index in range(40):
+        rgb, mask = shoot(11, index, size)
+        assert rgb.shape == (*mask.shape, 3)
+        assert max(mask.shape) <= max(size)
+
+
 def test_workers_that_are_spawned_draw_too(tmp_path):
     # On macOS and Windows a worker starts empty and has to find all that it needs by importing it.
     code = (
@@ -197,7 +205,10 @@ def test_the_cache_lies_where_the_environment_says(tmp_path, monkeypatch):
 
 
 def test_importing_the_sample_loads_nothing_heavy():
-    code = "import sys, fastseg.data.sample as s; s.shoot(0, 0, (32, 32)); print({'torch','fastai','sklearn','scipy'} & {*sys.modules})"
+    code = (
+        "import sys; from fastseg.data.sample import shoot; shoot(0, 0, (32, 32))\n"
+        "print({'torch', 'fastai', 'sklearn', 'scipy'} & {*sys.modules})"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "set()"
 
@@ -212,6 +223,16 @@ def test_class_shares_and_legs_are_near_the_real_sets():
 def test_colour_alone_does_not_tell_the_part(drawn):
     assert colour_only_miou(drawn) <= 0.10
     assert colour_only_miou(drawn, "balanced") <= 0.10
+
+
+def test_the_colour_only_judge_sees_colours(tmp_path):
+    # The control for the test above: where each part has its own colour, colour alone is enough.
+    root = draw_sample(tmp_path / "sample", 12, 4, (64, 64), seed=1)
+    colours = np.array([(0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255), (255, 0, 255)])
+    for path in (root / "gt_masks").iterdir():
+        picture = Image.fromarray(colours[np.load(path)].astype(np.uint8))
+        picture.save(root / "JPEGImages" / f"{path.stem}.jpg", quality=95, subsampling=0)
+    assert colour_only_miou(root) > 0.6
 
 
 @pytest.mark.slow

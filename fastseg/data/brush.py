@@ -107,8 +107,7 @@ class Canvas:
             self._shadow(box, depth, t, 0.5 * max(radii), shadow)
         # A limb's end is a joint, not a knob: only what is short is round at its ends too.
         knob = np.float32(0.3 if length > 2 * max(radii) else 1.0)
-        normal = (across / radius, knob * over / radius)
-        self._fill(box, depth, along, across, normal, (ux, uy), paint, label, max(radii))
+        self._fill(box, depth, along, across, knob * over, radius, (ux, uy), paint, label, max(radii))
 
     def polygon(self, points, paint: Paint, label: int | None = 0) -> None:
         """Fill a convex polygon (x, y in pixels, either way round); `label` as for `tube`."""
@@ -128,10 +127,11 @@ class Canvas:
             nx, ny = np.float32(-(qy - py) / length * turn), np.float32((qx - px) / length * turn)
             edge = (xs - px) * nx + (ys - py) * ny
             depth = edge if depth is None else np.minimum(depth, edge)
-        along, across = ys - low[1] + 0 * xs, xs - low[0] + 0 * ys
-        width = np.float32(max(high[0] - low[0], 1.0))
-        normal = (0.5 - across / width, np.zeros_like(across))
-        self._fill(box, depth, along, across, normal, (0.0, 1.0), paint, label, float(width) / 2)
+        middle, half = 0.5 * (low + high), np.maximum(0.5 * (high - low), 1)
+        along, across = ys - middle[1] + 0 * xs, middle[0] - xs + 0 * ys
+        # Half as round as a tube of this width: a board with a soft gradient.
+        radius = np.full_like(across, 2 * half[0])
+        self._fill(box, depth, along, across, np.zeros_like(across), radius, (0.0, 1.0), paint, label, half[0])
 
     def darken(self, middle, reach: tuple[float, float], strength: float) -> None:
         """Cast a soft shadow round `middle` (x, y in pixels) that ends `reach` (x, y) away; the mask stays."""
@@ -148,6 +148,11 @@ class Canvas:
         box = (max(0, int(left)), max(0, int(top)), min(self.width, int(right) + 1), min(self.height, int(bottom) + 1))
         return box if box[0] < box[2] and box[1] < box[3] else None
 
+    def _spots(self, box, inside):
+        """Places in the flattened picture of places in the flattened box."""
+        wide = box[2] - box[0]
+        return inside + inside // wide * (self.width - wide) + (box[1] * self.width + box[0])
+
     def _shadow(self, box, depth, t, reach, strength):
         """Darken drawn bodies next to a shape that lies on them, less where it grows out of them (t = 0).
 
@@ -155,14 +160,13 @@ class Canvas:
         """
         x0, y0, x1, y1 = box
         near = np.flatnonzero((depth > -reach) & (depth < 0.5) & (self.ids[y0:y1, x0:x1] > 0))
-        rows, cols = np.divmod(near, x1 - x0)
-        spot = (rows + y0) * self.width + cols + x0
+        spot = self._spots(box, near)
         fade = 1 + np.minimum(depth.ravel()[near], 0) / np.float32(reach)
         fade *= fade * np.minimum(2 * t.ravel()[near], 1)
         self.rgb.reshape(-1, 3)[spot] *= (1 - np.float32(strength) * fade)[:, None]
 
-    def _fill(self, box, depth, along, across, normal, axis, paint, label, radius):
-        x0, y0, x1, _ = box
+    def _fill(self, box, depth, along, across, over, radius, axis, paint, label, thick):
+        """Paint where `depth` is above 0, half a pixel softly; `across` and `over` by `radius` give the slope."""
         jitter = self.rng.integers(0, TILE, 4, dtype=np.int32)
         if paint.fuzz:
             scale = np.float32(CELL / max(2.0, 2.5 * paint.fuzz))
@@ -171,23 +175,25 @@ class Canvas:
         inside = np.flatnonzero(depth > -0.5)
         if not len(inside):
             return
-        rows, cols = np.divmod(inside, x1 - x0)
-        spot = (rows + y0) * self.width + cols + x0
-        depth, along, across = depth.ravel()[inside], along.ravel()[inside], across.ravel()[inside]
-        q, end = (side.ravel()[inside] * np.float32(1 - paint.flatness) for side in normal)
-        shade = self._shade(q, end, axis)
+        spot = self._spots(box, inside)
+        depth, along, across, over, radius = (each.take(inside) for each in (depth, along, across, over, radius))
+        bulge = np.float32(1 - paint.flatness) / radius
+        shade = self._shade(across * bulge, over * bulge, axis)
         if paint.folds:
-            wide = np.float32(CELL / max(0.8 * radius, 1.5))
+            wide = np.float32(CELL / max(0.8 * thick, 1.5))
             shade += np.float32(paint.folds) * self._look_up(along * wide / np.float32(paint.crease), across * wide,
                                                              jitter[:2])
         if paint.grain:
             shade += np.float32(paint.grain) * self._look_up(along * 5, across * 5, jitter[2:])
-        colour = self._pattern(paint, along, across, jitter) * np.maximum(shade, np.float32(0.05))[:, None]
-        flat = self.rgb.reshape(-1, 3)
+        shade = np.maximum(shade, np.float32(0.05))
+        colour = self._pattern(paint, along, across, jitter)
+        # einsum, because a product with one row is slow by broadcasting.
+        colour = np.einsum("i,j->ij", shade, colour[0]) if len(colour) == 1 else colour * shade[:, None]
         edge = np.flatnonzero(depth < 0.5)
-        under = flat[spot[edge]]
-        colour[edge] = under + (depth[edge] + np.float32(0.5))[:, None] * (colour[edge] - under)
-        flat[spot] = colour
+        under = self.rgb.reshape(-1, 3).take(spot.take(edge), 0)
+        colour[edge] = under + (depth.take(edge) + np.float32(0.5))[:, None] * (colour.take(edge, 0) - under)
+        # Three floats at once: twice as fast as row by row.
+        self.rgb.view("V12").reshape(-1)[spot] = colour.view("V12").reshape(-1)
         if label is not None:
             self.ids.reshape(-1)[spot[depth > 0]] = label
 

@@ -111,7 +111,7 @@ class Painter:
         """Draw all parts, the farthest first."""
         z = {name: float(place[2]) for name, place in self.body.joints.items()}
         trunk = 0.5 * (z["pelvis"] + z["neck"])
-        steps = [(trunk - 0.004, self._neck), (trunk, self._trunk), (z["chin"] + 0.035, self._head),
+        steps = [(trunk - 0.004, self._neck), (trunk, self._trunk), (max(z["chin"] + 0.035, trunk + 0.002), self._head),
                  (trunk - 0.01, self._fall)]
         for key in "lr":
             # A standing leg lies behind the hem of the shirt, a lifted thigh before it.
@@ -214,13 +214,13 @@ class Painter:
 
     def _forearm(self, key):
         skin = self.look.skin
-        self._limb("wrist" + key, "hand" + key, (0.015, 0.023, 0.021, 0.012), skin, LOW_HAND, shadow=0.25)
+        self._limb("wrist" + key, "hand" + key, (0.016, 0.025, 0.023, 0.013), skin, LOW_HAND, shadow=0.25)
         if self.scale > 250:
             thumb = self.at["wrist" + key] + 0.55 * (self.at["hand" + key] - self.at["wrist" + key])
             out = np.array([thumb[1] - self.at["wrist" + key][1], self.at["wrist" + key][0] - thumb[0]])
             self.canvas.tube(self.at["wrist" + key] + 0.4 * out, thumb + 0.8 * out * (1 if key == "l" else -1),
                              np.array([0.009, 0.006]) * self.size["wrist" + key], skin, LOW_HAND, shadow=0.2)
-        self._covered("elbow" + key, "wrist" + key, (0.0215, 0.022, 0.016), self.look.sleeve - 1, self.look.top,
+        self._covered("elbow" + key, "wrist" + key, (0.022, 0.0235, 0.017), self.look.sleeve - 1, self.look.top,
                       LOW_HAND, shadow=0.35)
 
     def _fall(self):

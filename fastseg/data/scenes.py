@@ -54,7 +54,7 @@ def _plane(rng, height, width, cells, contrast, squeeze=1):
     for octave in range(3):
         # A squeezed plane is drawn too high and shrunk: a floor is seen from low above.
         sheet = smooth_noise(rng, min(height * squeeze, 4 * width), width, cells * 3**octave)
-        if squeeze > 1:
+        if len(sheet) != height:
             sheet = np.asarray(Image.fromarray(sheet).resize((width, height), Image.Resampling.BILINEAR))
         noise += sheet * (contrast * 0.6**octave)
     noise += rng.normal(0, 0.25) * np.linspace(-1, 1, width, dtype=np.float32)

@@ -1,0 +1,46 @@
+"""Small drawn datasets and configurations that the tests share."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import pytest
+
+from fastseg.config import load_config
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_configure(config):
+    # Two test processes on two cores would otherwise fight for each other's threads.
+    os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory) -> Path:
+    """Ten drawn photographs, 64x96, 8 to train on and 2 to validate on."""
+    from fastseg.data.sample import draw_sample
+
+    return draw_sample(tmp_path_factory.mktemp("data") / "drawn", train=8, valid=2, size=(64, 96), seed=3, workers=1)
+
+
+@pytest.fixture
+def drawn_copy(drawn, tmp_path) -> Path:
+    """A copy of the drawn photographs to spoil."""
+    import shutil
+
+    return Path(shutil.copytree(drawn, tmp_path / "Pascal-part"))
+
+
+@pytest.fixture
+def tiny(drawn, tmp_path):
+    """Settings that train in seconds: 32x64, batch 4, one epoch, no pretrained weights, no worker processes."""
+
+    def make(*overrides, root=drawn):
+        return load_config(
+            {"name": "tiny", "out": str(tmp_path / "runs"), "data": {"root": str(root), "size": "32x64", "workers": 0},
+             "model": {"weights": "none"}, "train": {"epochs": 1, "batch_size": 4}},
+            *overrides)  # fmt: skip
+
+    return make
