@@ -50,10 +50,10 @@ class PILPartMask(PILMask):
 
 
 class AddTree(Transform):
-    """Give a decoded mask its class tree, and the DataLoaders their vocabulary."""
+    """Give a decoded mask its class tree; `c` tells fastai's `get_c` the number of leaves."""
 
     def __init__(self, tree: Hierarchy):
-        self.tree, self.vocab, self.c = tree, list(tree.leaves), len(tree)
+        self.tree, self.c = tree, len(tree)
 
     def decodes(self, mask: PartMask):
         mask.tree = self.tree
@@ -106,7 +106,9 @@ def seg_dataloaders(cfg: Settings, stats: Stats | None = None) -> DataLoaders:
         item_tfms=ResizeTo(cfg.data.size),
         batch_tfms=[] if stats is None else [Normalize.from_stats(*stats)],
     )
-    return block.dataloaders(train + valid, path=root, bs=cfg.train.batch_size, num_workers=cfg.data.workers)
+    dls = block.dataloaders(train + valid, path=root, bs=cfg.train.batch_size, num_workers=cfg.data.workers)
+    dls.tree, dls.vocab, dls.c = tree, list(tree.leaves), len(tree)
+    return dls
 
 
 def data_root(cfg: Settings) -> Path:

@@ -67,7 +67,7 @@ def cloth_colour(rng: np.random.Generator) -> tuple[float, ...]:
 
 def cloth(rng: np.random.Generator, scale: float) -> Paint:
     """A cloth, plain or patterned, for a body `scale` pixels high."""
-    kind = rng.choice(["plain", "stripes", "hoops", "checks", "dots", "print"], p=(0.58, 0.07, 0.1, 0.09, 0.04, 0.12))
+    kind = rng.choice(["plain", "stripes", "hoops", "checks", "dots", "print"], p=(0.72, 0.05, 0.07, 0.06, 0.03, 0.07))
     return Paint(cloth_colour(rng), cloth_colour(rng), str(kind), scale * rng.uniform(0.015, 0.055),
                  rng.uniform(0.25, 0.6), folds=rng.uniform(0.06, 0.17), crease=rng.uniform(0.5, 2.2),
                  grain=rng.uniform(0.005, 0.035))
@@ -210,7 +210,7 @@ class Painter:
 
     def _arm(self, key):
         radii = (0.025, 0.025, 0.021)
-        self._covered("arm" + key, "elbow" + key, radii, self.look.sleeve, self.look.top, UP_HAND, shadow=0.4)
+        self._covered("arm" + key, "elbow" + key, radii, self.look.sleeve, self.look.top, UP_HAND, shadow=0.5)
 
     def _forearm(self, key):
         skin = self.look.skin
@@ -221,7 +221,7 @@ class Painter:
             self.canvas.tube(self.at["wrist" + key] + 0.4 * out, thumb + 0.8 * out * (1 if key == "l" else -1),
                              np.array([0.009, 0.006]) * self.size["wrist" + key], skin, LOW_HAND, shadow=0.2)
         self._covered("elbow" + key, "wrist" + key, (0.022, 0.0235, 0.017), self.look.sleeve - 1, self.look.top,
-                      LOW_HAND, shadow=0.35)
+                      LOW_HAND, shadow=0.45)
 
     def _fall(self):
         draw_fall(self.canvas, self.look, self.at["chin"], self.at["crown"], self.body.head_yaw)

@@ -90,13 +90,13 @@ def backdrop(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """A background without people: float32 (height, width, 3), 0..255."""
     kind = rng.choice(["photo", "ground", "room", "plane"], p=(0.44, 0.22, 0.24, 0.1))
     if kind == "photo":
-        return np.asarray(_defocused(rng, photo_patch(rng, height, width, (1.0, 3.5)), 0.4), np.float32)
+        return np.asarray(_defocused(rng, photo_patch(rng, height, width, (1.0, 3.5)), 0.6), np.float32)
     if kind == "plane":
         return _plane(rng, height, width, int(rng.integers(2, 8)), rng.uniform(0.02, 0.1))
     horizon = int(height * rng.uniform(0.35, 0.9))
     ground = _plane(rng, height - horizon, width, int(rng.integers(3, 25)), rng.uniform(0.02, 0.11), 3)
     if kind == "ground":
-        above = np.asarray(_defocused(rng, photo_patch(rng, horizon, width, (1.0, 3.0)), 0.6), np.float32)
+        above = np.asarray(_defocused(rng, photo_patch(rng, horizon, width, (1.0, 3.0)), 0.7), np.float32)
     else:
         above = _plane(rng, horizon, width, int(rng.integers(2, 5)), rng.uniform(0.01, 0.05))
         if rng.random() < 0.35:
@@ -119,7 +119,7 @@ def _defocused(rng, image, chance):
 
 def _thing_paint(rng, canvas) -> Paint:
     paint = cloth(rng, canvas.height * 0.8)
-    if rng.random() < 0.35:
+    if rng.random() < 0.28:
         paint = replace(paint, base=skin_colour(rng), second=cloth_colour(rng))
     return replace(paint, folds=rng.uniform(0.02, 0.15))
 

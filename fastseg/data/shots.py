@@ -117,7 +117,7 @@ def shoot(seed: int, index: int, size: tuple[int, int]) -> tuple[np.ndarray, np.
     height, width = frame_size(rng, size)
     prints = np.asarray(photo_patch(rng, 128, 128, (1.2, 4.0)), np.float32) * np.float32(0.65)
     canvas = Canvas(backdrop(rng, height, width), rng, prints)
-    clutter(canvas, rng, int(rng.integers(1, 8)))
+    clutter(canvas, rng, int(rng.integers(0, 6)))
     shot = str(rng.choice(list(SHOTS), p=[chance for chance, _ in SHOTS.values()]))
     for scale, body, look, origin in _people(rng, shot, height, width):
         painter = Painter(canvas, body, look, scale, origin)

@@ -148,7 +148,7 @@ class LevelIoU(Metric):
         """The scores by name, float64 scalars."""
         tree = self.hierarchy
         values = [self.mean_iou(level) for level in range(tree.depth)]
-        values.append(self.confusion.diagonal().sum() / self.confusion.sum())
+        values.append(self.confusion.diagonal().sum().double() / self.confusion.sum())
         if self.per_class:
             values += [self.class_iou(level)[node] for level in range(tree.depth) for node in tree.foreground(level)]
         return dict(zip(self.score_names, values, strict=True))

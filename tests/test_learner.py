@@ -1,0 +1,196 @@
+import csv
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from fastai.callback.core import Callback
+
+from fastseg.experiments.train import save_run
+from fastseg.inference.evaluate import evaluate
+from fastseg.learning.callbacks import KeepBest, LossPart
+from fastseg.learning.learner import normalisation, peak_rate, seg_learner
+from fastseg.learning.losses import IoULoss
+from fastseg.learning.metrics import LevelIoU
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def quiet(tiny):
+    def make(*overrides, **kwargs):
+        learn = seg_learner(tiny(*overrides), **kwargs)
+        learn.remove_cb(learn.progress) if hasattr(learn, "progress") else None
+        learn.logger = lambda *_: None
+        return learn
+
+    return make
+
+
+def test_five_lines_of_python(quiet, tmp_path):
+    learn = quiet("loss=[cross_entropy, {name: iou, levels: [0, 1, 2]}]")
+    before = {key: value.clone() for key, value in learn.model.state_dict().items()}
+    learn.lr_find(num_it=6, show_plot=False)
+    assert all(torch.equal(value, before[key]) for key, value in learn.model.state_dict().items())
+    assert learn.history.rows == []
+    learn.fit_one_cycle(2, 1e-3)
+    assert [row["epoch"] for row in learn.history.rows] == [0, 1]
+    assert list(learn.history.rows[0]) == [
+        "epoch", "train_loss", "valid_loss", "miou0", "miou1", "miou2", "cross_entropy", "iou", "lr"]  # fmt: skip
+    row = learn.history.rows[-1]
+    assert row["valid_loss"] == pytest.approx(row["cross_entropy"] + row["iou"], rel=1e-5)
+    learn.show_results()
+    learn.show_results(level=1)
+    shown = [text.get_text() for text in plt.gcf().legends[0].get_texts()]
+    assert shown == ["upper body", "lower body"]
+    run = save_run(learn, tmp_path / "mine")
+    assert evaluate(run)["miou2"] == pytest.approx(evaluate(run)["miou2"])
+
+
+def test_scores_of_the_epoch_table_count_the_last_short_batch(quiet, tiny, drawn):
+    learn = quiet("data.valid_ids=train_id.txt", "train.batch_size=3")
+    learn.fit(1, 1e-4)
+    scores = LevelIoU(learn.cfg.classes())
+    learn.model.eval()
+    with torch.no_grad():
+        for x, y in learn.dls.valid:
+            scores.update(learn.model(x.as_subclass(torch.Tensor)), y.as_subclass(torch.Tensor))
+    assert [len(y) for _, y in learn.dls.valid] == [3, 3, 2]
+    for level in range(3):
+        assert learn.history.rows[0][f"miou{level}"] == scores.mean_iou(level).item()
+
+
+def test_fastai_freezes_the_encoder_but_for_its_batchnorm(quiet):
+    learn = quiet()
+    encoder = list(learn.model.encoder.parameters())
+    norms = [p for m in learn.model.encoder.modules() if isinstance(m, torch.nn.BatchNorm2d) for p in m.parameters()]
+    seen = []
+
+    class Count(Callback):
+        def before_epoch(self):
+            seen.append((sum(p.requires_grad for p in encoder), sum(p.requires_grad for p in self.model.parameters())))
+
+    before = [p.detach().clone() for p in encoder]
+    learn.create_opt()
+    learn.freeze()
+    assert len(learn.opt.param_lists) == 2
+    learn.fine_tune(2, freeze_epochs=1, cbs=Count())
+    everything = len(list(learn.model.parameters()))
+    assert (len(encoder), len(norms)) == (147, 98)
+    assert seen == [(98, 98 + everything - 147), (147, everything), (147, everything)]
+    assert not torch.equal(before[0], encoder[0])
+
+
+def test_slices_give_the_encoder_its_own_rate(quiet):
+    learn = quiet()
+    rates = []
+
+    class Rates(Callback):
+        def after_batch(self):
+            if self.training:
+                rates.append([h["lr"] for h in self.opt.hypers])
+
+    learn.fit_one_cycle(1, slice(1e-4, 1e-3), cbs=Rates())
+    assert all(b == pytest.approx(10 * a) for a, b in rates)
+
+
+def test_the_same_seed_repeats_a_run_and_workers_do_not_matter(quiet):
+    def weights(*overrides):
+        torch.manual_seed(np.random.randint(1000))
+        learn = quiet("model.args.decoder_dropout=0.5", *overrides)
+        learn.fit_one_cycle(2, 1e-3)
+        return torch.cat([p.detach().flatten() for p in learn.model.parameters()])
+
+    first = weights()
+    assert torch.equal(first, weights())
+    assert torch.equal(first, weights("data.workers=2"))
+    assert not torch.equal(first, weights("train.seed=1"))
+
+
+def test_epochs_differ_and_a_rate_search_counts_for_nothing(quiet):
+    learn = quiet()
+    orders = []
+
+    class Order(Callback):
+        def before_batch(self):
+            if self.training:
+                orders.append(self.y.float().mean().item())
+
+    learn.fit(2, 1e-4, cbs=Order())
+    assert sorted(orders[:2]) != sorted(orders[2:])
+    found = list(orders)
+    orders.clear()
+    other = quiet()
+    other.lr_find(num_it=6, show_plot=False)
+    other.fit(2, 1e-4, cbs=Order())
+    assert orders == found
+
+
+def test_auto_rate_comes_from_a_throwaway_learner(quiet, tiny):
+    cfg = tiny("train.lr=auto")
+    learn = quiet("train.lr=auto")
+    assert 1e-7 < peak_rate(cfg, learn.dls) < 10
+    assert learn.history.rows == []
+    assert peak_rate(tiny("train.lr=[1e-4, 1e-3]"), learn.dls) == slice(1e-4, 1e-3)
+
+
+def test_own_dataloaders_loss_metrics_and_callbacks(quiet, tiny, tmp_path):
+    from fastseg.data.loaders import seg_dataloaders
+
+    dls = seg_dataloaders(tiny("data.size=64x64"))
+    learn = quiet(dls=dls, metrics=[LossPart("nothing")], cbs=[Callback()])
+    assert normalisation(learn.dls) == ([0.5] * 3, [0.5] * 3)
+    assert len(dls.after_batch.fs) == 2
+    seg_learner(tiny(), dls)
+    assert len(dls.after_batch.fs) == 2
+    learn.loss_func = IoULoss(learn.cfg.classes(), {0: 1, 2: 1})
+    learn.fit(1, 1e-4)
+    assert np.isnan(learn.history.rows[0]["nothing"])
+    preds, targets, losses = learn.get_preds(with_loss=True)
+    assert (preds.shape, targets.shape, losses.shape) == ((2, 7, 64, 64), (2, 64, 64), (2,))
+    assert torch.allclose(preds.sum(1), torch.ones(2, 64, 64), atol=1e-5)
+    run = save_run(learn, tmp_path / "own")
+    assert '"protocol": "resized"' in (run / "metrics.json").read_text()
+
+
+def test_history_survives_what_wipes_fastais_recorder(quiet, tmp_path):
+    learn = quiet()
+    learn.history.file = tmp_path / "history.csv"
+    learn.fit(1, 1e-4)
+    learn.validate()
+    learn.get_preds()
+    learn.fit(1, 1e-4)
+    with (tmp_path / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["0", "1"]
+    assert "time" not in rows[0]
+
+
+@pytest.mark.parametrize(
+    ("scores", "kept"), [([0.2, 0.5, 0.3], 1), ([float("nan")] * 3, 0), ([float("nan"), 0.0, 0.0], 1)]
+)
+def test_keep_best_over_several_fits(quiet, tmp_path, scores, kept):
+    from safetensors.torch import load_file
+
+    learn = quiet()
+    best = KeepBest(tmp_path / "best.safetensors", "miou2")
+    states = []
+
+    class Fake(Callback):
+        order = 60.5
+
+        def after_epoch(self):
+            self.learn.history.rows[-1]["miou2"] = scores[len(states)]
+            states.append({k: v.clone() for k, v in self.model.state_dict().items()})
+
+    learn.add_cbs([best, Fake()])
+    learn.fit(2, 1e-3)
+    learn.fit(1, 1e-3)
+    assert best.epoch == kept
+    saved = load_file(tmp_path / "best.safetensors")
+    assert all(torch.equal(saved[k], v) for k, v in states[kept].items())
+    assert [p.name for p in tmp_path.glob("best*")] == ["best.safetensors"]

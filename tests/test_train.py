@@ -1,0 +1,153 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastseg.config import load_config
+from fastseg.errors import InputError
+from fastseg.experiments.train import save_run, train
+from fastseg.inference.evaluate import evaluate, load_model
+from fastseg.run import Run
+
+FILES = ["config.yaml", "curves.png", "history.csv", "metrics.json", "model.json", "model.safetensors", "results.png",
+         "timing.csv"]  # fmt: skip
+
+
+@pytest.fixture
+def run(tiny):
+    return train(tiny("train.epochs=2", "train.frozen_epochs=1"))
+
+
+def test_a_run_folder_is_whole_and_repeats_the_run(run, tiny):
+    assert sorted(path.name for path in run.iterdir()) == FILES
+    with (run / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    assert set(rows[0]) == {"epoch", "train_loss", "valid_loss", "miou0", "miou1", "miou2", "lr"}
+    for picture in ("curves.png", "results.png"):
+        assert min(Image.open(run / picture).size) > 300
+    again = train(load_config(run / "config.yaml"))
+    assert (again / "history.csv").read_text() == (run / "history.csv").read_text()
+    assert (again / "metrics.json").read_text() == (run / "metrics.json").read_text()
+    assert again != run
+
+
+def test_metrics_are_the_saved_weights_at_native_size(run):
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert {key: metrics[key] for key in ("definition", "protocol", "decode", "split", "images")} == {
+        "definition": "dataset", "protocol": "native", "decode": "leaf", "split": "valid", "images": 2}  # fmt: skip
+    scores = evaluate(run)
+    assert {key: metrics[key] for key in scores} == scores
+    assert set(metrics) - set(scores) == {"keep", "epoch"}
+    assert list(metrics["classes"]) == [
+        "background", "body", "upper_body", "lower_body", "low_hand", "torso", "low_leg", "head", "up_leg", "up_hand"]  # fmt: skip
+
+
+def test_evaluate_is_what_a_plain_loop_over_the_files_gives(run, drawn):
+    """Logits brought to the photograph's size, argmax, one count: written again without any of our pieces."""
+    from sklearn.metrics import jaccard_score
+
+    model, card = load_model(Run.open(run)), Run.open(run).card
+    truths, guesses = [], []
+    for name in (drawn / "val_id.txt").read_text().split():
+        image = Image.open(drawn / "JPEGImages" / f"{name}.jpg").resize(tuple(card["size"])[::-1], Image.BILINEAR)
+        x = (np.asarray(image) / 255 - card["mean"]) / card["std"]
+        truth = np.load(drawn / "gt_masks" / f"{name}.npy")
+        with torch.no_grad():
+            logits = model(torch.tensor(x, dtype=torch.float32).permute(2, 0, 1)[None])
+        full = torch.nn.functional.interpolate(logits, truth.shape, mode="bilinear", align_corners=False)
+        truths.append(truth.ravel())
+        guesses.append(full.argmax(1).numpy().ravel())
+    truth, guess = np.concatenate(truths), np.concatenate(guesses)
+    scores = evaluate(run)
+    for leaf, name in enumerate(["background", "low_hand", "torso", "low_leg", "head", "up_leg", "up_hand"]):
+        if (truth == leaf).any() or (guess == leaf).any():
+            expected = jaccard_score(truth == leaf, guess == leaf)
+            assert scores["classes"][name]["iou"] == pytest.approx(expected, abs=1e-4)
+        else:
+            assert name in scores["absent"]
+    assert scores["miou0"] == pytest.approx(jaccard_score(truth > 0, guess > 0), abs=1e-4)
+
+
+def test_evaluate_on_another_folder_and_split(run, drawn_copy):
+    name = (drawn_copy / "val_id.txt").read_text().split()[0]
+    (drawn_copy / "train_id.txt").write_text(name)
+    assert evaluate(run, root=drawn_copy, split="train")["images"] == 1
+    with pytest.raises(InputError, match="split 'test'"):
+        evaluate(run, split="test")
+    np.save(drawn_copy / "gt_masks" / f"{name}.npy", np.full((3, 3), 1))
+    with pytest.raises(InputError, match="its mask is 3x3"):
+        evaluate(run, root=drawn_copy)
+
+
+def test_best_weights_are_the_epochs_they_say(tiny):
+    run = train(tiny("train.epochs=3", "train.keep=best", "train.lr=3e-3"))
+    metrics = json.loads((run / "metrics.json").read_text())
+    with (run / "history.csv").open() as file:
+        scores = [float(row["miou2"]) for row in csv.DictReader(file)]
+    assert metrics["keep"] == "best"
+    assert metrics["epoch"] == int(np.nanargmax(scores)) + 1
+
+
+def test_what_save_run_wrote_gives_the_same_scores_when_loaded(tiny, tmp_path):
+    from fastseg.learning.learner import seg_learner
+
+    learn = seg_learner(tiny())
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(1, 1e-3)
+    run = save_run(learn, tmp_path / "mine")
+    assert sorted(path.name for path in run.iterdir()) == FILES
+    assert save_run(learn, run) == run
+    model = load_model(Run.open(run)).to(learn.dls.device)
+    x = learn.dls.valid.one_batch()[0].as_subclass(torch.Tensor)
+    with torch.no_grad():
+        assert torch.equal(model(x), learn.model.eval()(x))
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("precious")
+    with pytest.raises(InputError, match="not empty, and not a run"):
+        save_run(learn, tmp_path / "notes")
+
+
+def test_a_file_that_turns_out_bad_stops_the_run_and_keeps_the_folder(tiny, drawn_copy, tmp_path):
+    name = (drawn_copy / "train_id.txt").read_text().split()[2]
+    mask = drawn_copy / "gt_masks" / f"{name}.npy"
+    ids = np.load(mask)
+    ids[0, 0] = 77
+    np.save(mask, ids)
+    for workers in (0, 1):
+        with pytest.raises(InputError) as caught:
+            train(tiny(f"data.workers={workers}", root=drawn_copy))
+        message = str(caught.value)
+        assert len(message.splitlines()) == 1
+        assert f"{name}.npy: class id 77 is not in the tree" in message
+    assert len(list((tmp_path / "runs").glob("*_tiny*/config.yaml"))) == 2
+
+
+def test_pascal_part_preset_builds_the_notebooks_network_and_steps(tmp_path, drawn):
+    cfg = load_config("pascal_part", f"data.root={drawn}", "model.weights=none", "data.size=64x64", "train.batch_size=4",
+                      "train.epochs=1", "data.workers=0", f"out={tmp_path}")  # fmt: skip
+    run = Run.open(train(cfg))
+    assert type(load_model(run)).__name__ == "DeepLabV3"
+    assert run.card["mean"] == [0.5] * 3
+    assert run.cfg.name == "pascal_part"
+
+
+def test_a_damaged_run_is_named(run):
+    with pytest.raises(InputError, match="no such folder"):
+        Run.open(run / "away")
+    with pytest.raises(InputError, match="not a finished run"):
+        Run.open(run.parent)
+    card = run / "model.json"
+    text = card.read_text()
+    card.write_text(text.replace('"FPN"', '"Unet"'))
+    with pytest.raises(InputError, match="weights do not fit its network"):
+        load_model(Run.open(run))
+    card.write_text(text.replace('"format": 1', '"format": 9'))
+    with pytest.raises(InputError, match="format 9"):
+        load_model(Run.open(run))
+    card.write_text("{")
+    with pytest.raises(InputError, match="not JSON"):
+        load_model(Run.open(run))
