@@ -16,7 +16,7 @@ from fastseg.data.shots import shoot
 from fastseg.errors import InputError
 
 # Names the cached copies: raise it whenever a drawing changes.
-DRAWING_VERSION = 3
+DRAWING_VERSION = 4
 CLASSES = ("bg", "low_hand", "torso", "low_leg", "head", "up_leg", "up_hand")
 SMALLEST = 16
 CHUNK = 8  # images a task: fewer than a worker's second of work, so that progress is smooth

@@ -11,10 +11,10 @@ from fastseg.data.scenes import backdrop, clutter, held, photo_patch, table
 # How much of a person the frame takes: chances, then the height of the body in frame heights.
 SHOTS = {
     "close": (0.1, (2.7, 4.2)),
-    "half": (0.28, (2.2, 2.85)),
-    "knees": (0.23, (1.15, 1.85)),
-    "full": (0.24, (0.58, 0.95)),
-    "far": (0.15, (0.3, 0.65)),
+    "half": (0.31, (2.15, 2.8)),
+    "knees": (0.24, (1.1, 1.75)),
+    "full": (0.21, (0.6, 0.92)),
+    "far": (0.14, (0.35, 0.65)),
 }
 # The chances that one, two or three people are in it.
 COMPANY = {"close": (0.88, 0.12, 0.0), "half": (0.72, 0.22, 0.06), "knees": (0.55, 0.3, 0.15),
@@ -117,7 +117,7 @@ def shoot(seed: int, index: int, size: tuple[int, int]) -> tuple[np.ndarray, np.
     height, width = frame_size(rng, size)
     prints = np.asarray(photo_patch(rng, 128, 128, (1.2, 4.0)), np.float32) * np.float32(0.65)
     canvas = Canvas(backdrop(rng, height, width), rng, prints)
-    clutter(canvas, rng, int(rng.integers(0, 6)))
+    clutter(canvas, rng, int(rng.integers(0, 4)))
     shot = str(rng.choice(list(SHOTS), p=[chance for chance, _ in SHOTS.values()]))
     for scale, body, look, origin in _people(rng, shot, height, width):
         painter = Painter(canvas, body, look, scale, origin)
@@ -128,8 +128,8 @@ def shoot(seed: int, index: int, size: tuple[int, int]) -> tuple[np.ndarray, np.
         painter.paint()
         if rng.random() < 0.15:
             held(canvas, rng, painter.at["hand" + rng.choice(("l", "r"))], 0.25 * scale)
-    if rng.random() < (0.27 if shot in ("half", "close") else 0.1):
+    if rng.random() < (0.15 if shot in ("half", "close") else 0.06):
         table(canvas, rng, height * rng.uniform(0.6, 0.9))
-    if rng.random() < (0.06 if shot == "close" else 0.18):
+    if rng.random() < (0.03 if shot == "close" else 0.1):
         clutter(canvas, rng, int(rng.integers(1, 3)))
     return _camera(rng, canvas), canvas.ids
