@@ -132,7 +132,6 @@ def test_a_file_that_turns_out_bad_stops_the_run_and_keeps_the_folder(tiny, draw
 
 def test_pascal_part_preset_builds_the_notebooks_network_and_steps(tmp_path, drawn):
     small = ["model.weights=none", "data.size=64x64", "train.batch_size=4", "train.epochs=1", "data.workers=0"]
-    small = ["model.weights=none", "data.size=64x64", "train.batch_size=4", "train.epochs=1", "data.workers=0"]
     cfg = load_config("pascal_part", f"data.root={drawn}", f"out={tmp_path}", *small)
     run = Run.open(train(cfg))
     assert type(load_model(run)).__name__ == "DeepLabV3"
