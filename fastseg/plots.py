@@ -66,9 +66,7 @@ def results_figure(
         left.set_axis_off()
         draw_mask(middle, image, truth, hierarchy, level, "truth")
         draw_mask(right, image, predicted, hierarchy, level, "prediction")
-    figure.subplots_adjust(
-        left=0.01, right=0.99, top=1 - 0.3 / figure.get_figheight(), wspace=0.03, hspace=0.12
-    )
+    figure.subplots_adjust(left=0.01, right=0.99, top=1 - 0.3 / figure.get_figheight(), wspace=0.03, hspace=0.12)
     add_legend(figure, hierarchy, level)
     return figure
 

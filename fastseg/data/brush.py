@@ -75,8 +75,18 @@ class Canvas:
         self.light = (side * np.cos(angle), -abs(side * np.sin(angle)), np.sqrt(1 - side * side))
         self.ambient = rng.uniform(0.35, 0.7)
 
-    def tube(self, a, b, radii, paint: Paint, label: int | None = 0, flat: bool = False, bend: float = 0.0,
-             shadow: float = 0.0, aspect: float = 1.0) -> None:
+    def tube(
+        self,
+        a,
+        b,
+        radii,
+        paint: Paint,
+        label: int | None = 0,
+        flat: bool = False,
+        bend: float = 0.0,
+        shadow: float = 0.0,
+        aspect: float = 1.0,
+    ) -> None:
         """Draw a body with round ends from `a` to `b` (x, y in pixels), `radii` pixels thick along the way.
 
         `label` is written where the shape covers a pixel's centre (None leaves the mask as it is); `flat` cuts the
@@ -84,8 +94,9 @@ class Canvas:
         shape; `aspect` stretches the round ends.
         """
         reach = max(radii) * max(1.0, aspect) + abs(bend) + 2 + 2 * paint.fuzz + (shadow > 0) * 0.5 * max(radii)
-        box = self._box(min(a[0], b[0]) - reach, min(a[1], b[1]) - reach, max(a[0], b[0]) + reach,
-                        max(a[1], b[1]) + reach)
+        box = self._box(
+            min(a[0], b[0]) - reach, min(a[1], b[1]) - reach, max(a[0], b[0]) + reach, max(a[1], b[1]) + reach
+        )
         if box is None:
             return
         x0, y0, x1, y1 = box
@@ -181,8 +192,9 @@ class Canvas:
         shade = self._shade(across * bulge, over * bulge, axis)
         if paint.folds:
             wide = np.float32(CELL / max(0.8 * thick, 1.5))
-            shade += np.float32(paint.folds) * self._look_up(along * wide / np.float32(paint.crease), across * wide,
-                                                             jitter[:2])
+            shade += np.float32(paint.folds) * self._look_up(
+                along * wide / np.float32(paint.crease), across * wide, jitter[:2]
+            )
         if paint.grain:
             shade += np.float32(paint.grain) * self._look_up(along * 5, across * 5, jitter[2:])
         shade = np.maximum(shade, np.float32(0.05))

@@ -14,60 +14,9 @@ from pathlib import Path
 from threading import Thread
 
 import numpy as np
-import yaml
 
-from ..errors import InputError
-
-PROTOCOLS = Path(__file__).parent / "protocols"
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """Which part of which class paints which leaf; parts of other classes paint 0, the background."""
-
-    name: str
-    leaves: tuple[str, ...]
-    rules: dict[str, dict[str, int]]  # class → part → leaf id
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of all that decides a mask: comments and order may change, rules may not."""
-        return hashlib.sha256(json.dumps([self.leaves, self.rules], sort_keys=True).encode()).hexdigest()
-
-
-def load_protocol(name_or_path: str | Path) -> Protocol:
-    """Read a protocol by its name (`person6`) or from a `.yaml` file; a bad one is an `InputError` that says why."""
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        known = {file.stem: file for file in sorted(PROTOCOLS.glob("*.yaml"))}
-        if str(name_or_path) not in known:
-            raise InputError(f"unknown protocol '{name_or_path}': known are {', '.join(known)}, or give a .yaml file")
-        path = known[str(name_or_path)]
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        ids, leaves = list(content["leaves"]), tuple(content["leaves"].values())
-        lists = [(kind, leaf, parts) for kind, rules in content["classes"].items() for leaf, parts in rules.items()]
-        words = [*leaves, *(word for kind, leaf, parts in lists for word in (kind, leaf, *parts))]
-        if not all(isinstance(word, str) for word in words) or any(isinstance(parts, str) for *_, parts in lists):
-            raise TypeError
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"cannot read protocol {path}: {' '.join(str(error).split())}") from None
-    except (TypeError, KeyError, AttributeError):
-        raise InputError(
-            f"protocol {path} must have leaves: {{id: name}} and classes: {{class: {{leaf: [parts]}}}} as "
-            f"person6.yaml has; put numbers and yes, no, on, off in quotes"
-        ) from None
-    if ids != list(range(len(ids))) or not 2 <= len(ids) <= 256 or len(set(leaves)) < len(leaves):
-        raise InputError(f"protocol {path}: leaves need ids 0, 1, 2 … (0 the background) and names that differ")
-    rules = {kind: {} for kind, *_ in lists}
-    for kind, leaf, parts in lists:
-        if leaf not in leaves:
-            raise InputError(f"protocol {path}: class {kind} paints '{leaf}', not one of {', '.join(leaves)}")
-        for part in parts:
-            if part in rules[kind]:
-                raise InputError(f"protocol {path}: class {kind} lists the part '{part}' twice: keep one")
-            rules[kind][part] = leaves.index(leaf)
-    return Protocol(path.stem, leaves, rules)
+from fastseg.data.protocol import Protocol, load_protocol
+from fastseg.errors import InputError
 
 
 def paint(annotation: dict, protocol: Protocol) -> np.ndarray:

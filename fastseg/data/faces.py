@@ -20,11 +20,18 @@ def draw_head(canvas: Canvas, look, chin: np.ndarray, crown: np.ndarray, yaw: fl
     hair, size = look.hair, look.hair_size
     behind = -side * 0.3 * half * right
     if front > -0.15:
-        canvas.tube(spot(0, 0.17) + behind, spot(0, 0.02) + behind, np.array([1.02, 1.04]) * half * size, hair, HEAD,
-                    shadow=0.2)
+        canvas.tube(
+            spot(0, 0.17) + behind, spot(0, 0.02) + behind, np.array([1.02, 1.04]) * half * size, hair, HEAD, shadow=0.2
+        )
         shift = 0.12 * side * half * right
-        canvas.tube(spot(0, 0.12) + shift, spot(0, -0.26) + 1.5 * shift,
-                    np.array([0.98, 0.95, 0.62 + 0.15 * abs(side)]) * half, look.skin, HEAD, shadow=0.25)
+        canvas.tube(
+            spot(0, 0.12) + shift,
+            spot(0, -0.26) + 1.5 * shift,
+            np.array([0.98, 0.95, 0.62 + 0.15 * abs(side)]) * half,
+            look.skin,
+            HEAD,
+            shadow=0.25,
+        )
         if tall > 14:
             _features(canvas, look, spot, yaw, tall)
         _fringe(canvas, look, spot, side, half, behind)
@@ -33,8 +40,9 @@ def draw_head(canvas: Canvas, look, chin: np.ndarray, crown: np.ndarray, yaw: fl
             for edge in (-1.0, 1.0) if abs(side) < 0.4 else (-np.sign(side),):
                 top = spot(0.85 * edge - 0.3 * side, 0.25)
                 low = spot(1.02 * edge - 0.4 * side, -0.3 - 0.35 * look.hair_length)
-                canvas.tube(top, low, np.array([0.25, 0.3, 0.12]) * half * size, hair, HEAD, bend=0.1 * edge * half,
-                            shadow=0.2)
+                canvas.tube(
+                    top, low, np.array([0.25, 0.3, 0.12]) * half * size, hair, HEAD, bend=0.1 * edge * half, shadow=0.2
+                )
     else:
         low = -0.2 - 0.45 * max(0.0, look.hair_length - 0.3)
         canvas.tube(spot(0, 0.12), spot(0, -0.26), np.array([0.98, 0.92, 0.7]) * half, look.skin, HEAD, shadow=0.25)
@@ -51,8 +59,13 @@ def draw_fall(canvas: Canvas, look, chin: np.ndarray, crown: np.ndarray, yaw: fl
         return
     spot, half, _ = _measure(look, chin, crown)
     behind = -0.3 * np.sin(yaw)
-    canvas.tube(spot(behind, 0.15), spot(1.5 * behind, -0.35 - 0.45 * look.hair_length),
-                np.array([1.1, 1.15, 0.8]) * half * look.hair_size, look.hair, HEAD)
+    canvas.tube(
+        spot(behind, 0.15),
+        spot(1.5 * behind, -0.35 - 0.45 * look.hair_length),
+        np.array([1.1, 1.15, 0.8]) * half * look.hair_size,
+        look.hair,
+        HEAD,
+    )
 
 
 def _measure(look, chin, crown):
@@ -75,13 +88,24 @@ def _fringe(canvas, look, spot, side, half, behind):
     if look.hair_length < 0.09:
         return
     line = 0.42 - 0.1 * (look.hair_length > 0.12)
-    canvas.tube(spot(-0.8, line - 0.06) + 0.8 * behind, spot(0.8, line - 0.06) + 0.8 * behind,
-                np.array([0.18, 0.36, 0.18]) * half * look.hair_size, look.hair, HEAD, bend=-0.25 * half)
+    canvas.tube(
+        spot(-0.8, line - 0.06) + 0.8 * behind,
+        spot(0.8, line - 0.06) + 0.8 * behind,
+        np.array([0.18, 0.36, 0.18]) * half * look.hair_size,
+        look.hair,
+        HEAD,
+        bend=-0.25 * half,
+    )
     if abs(side) > 0.35:
         back = spot(-0.75 * np.sign(side), 0)
         low = -0.1 - 0.3 * min(look.hair_length, 1.5)
-        canvas.tube(back + 0.3 * half * np.array([0, -1]), back + (spot(0, low) - spot(0, 0)),
-                    np.array([0.5, 0.45, 0.2]) * half, look.hair, HEAD)
+        canvas.tube(
+            back + 0.3 * half * np.array([0, -1]),
+            back + (spot(0, low) - spot(0, 0)),
+            np.array([0.5, 0.45, 0.2]) * half,
+            look.hair,
+            HEAD,
+        )
 
 
 def _features(canvas, look, spot, yaw, tall):

@@ -104,8 +104,11 @@ def pose(rng: np.random.Generator, legs: str | None = None) -> Body:
     joints["chin"] = joints["neck"] + (NECK - 0.02 * child) * nod + np.array([0, 0, 0.008])
     joints["crown"] = joints["chin"] + 0.132 * head * nod
     facing = rng.choice(4, p=(0.6, 0.17, 0.1, 0.13))
-    yaw = np.deg2rad((rng.normal(0, 28), rng.choice((-90, 90)) + rng.normal(0, 15), rng.normal(180, 25),
-                      rng.uniform(-75, 75))[facing])
+    yaw = np.deg2rad(
+        (rng.normal(0, 28), rng.choice((-90, 90)) + rng.normal(0, 15), rng.normal(180, 25), rng.uniform(-75, 75))[
+            facing
+        ]
+    )
     frame = _turn(yaw, np.deg2rad(rng.normal(6, 8)), np.deg2rad(rng.normal(0, 4)))
     joints = {name: frame @ place for name, place in joints.items()}
     return Body(joints, frame, float(yaw + np.deg2rad(rng.normal(0, 22))), legs, child, width)

@@ -9,10 +9,12 @@ from fastseg.data.faces import draw_fall, draw_head
 from fastseg.data.figures import Body, project
 
 LOW_HAND, TORSO, LOW_LEG, HEAD, UP_LEG, UP_HAND = 1, 2, 3, 4, 5, 6
-SKINS = np.array([(243, 208, 186), (231, 184, 154), (214, 160, 124), (178, 122, 86), (128, 84, 60),
-                  (84, 56, 44)], float)
-HAIRS = np.array([(28, 24, 22), (48, 34, 26), (84, 58, 38), (132, 94, 56), (196, 160, 104), (168, 164, 160),
-                  (120, 54, 30)], float)
+SKINS = np.array(
+    [(243, 208, 186), (231, 184, 154), (214, 160, 124), (178, 122, 86), (128, 84, 60), (84, 56, 44)], float
+)
+HAIRS = np.array(
+    [(28, 24, 22), (48, 34, 26), (84, 58, 38), (132, 94, 56), (196, 160, 104), (168, 164, 160), (120, 54, 30)], float
+)
 DARK = np.array([(26, 26, 30), (38, 44, 66), (62, 62, 66), (56, 70, 104), (70, 50, 40)], float)
 LIGHT = np.array([(236, 236, 234), (214, 208, 196), (186, 204, 222), (222, 190, 186)], float)
 
@@ -68,30 +70,59 @@ def cloth_colour(rng: np.random.Generator) -> tuple[float, ...]:
 def cloth(rng: np.random.Generator, scale: float) -> Paint:
     """A cloth, plain or patterned, for a body `scale` pixels high."""
     kind = rng.choice(["plain", "stripes", "hoops", "checks", "dots", "print"], p=(0.72, 0.05, 0.07, 0.06, 0.03, 0.07))
-    return Paint(cloth_colour(rng), cloth_colour(rng), str(kind), scale * rng.uniform(0.015, 0.055),
-                 rng.uniform(0.25, 0.6), folds=rng.uniform(0.06, 0.17), crease=rng.uniform(0.5, 2.2),
-                 grain=rng.uniform(0.005, 0.035))
+    return Paint(
+        cloth_colour(rng),
+        cloth_colour(rng),
+        str(kind),
+        scale * rng.uniform(0.015, 0.055),
+        rng.uniform(0.25, 0.6),
+        folds=rng.uniform(0.06, 0.17),
+        crease=rng.uniform(0.5, 2.2),
+        grain=rng.uniform(0.005, 0.035),
+    )
 
 
 def dress(rng: np.random.Generator, scale: float) -> Look:
     """Draw a person's looks at random, for a body `scale` pixels high."""
     skin = Paint(skin_colour(rng), folds=0.02, grain=0.0)
-    hair = Paint(tuple(np.clip(HAIRS[rng.integers(len(HAIRS))] * rng.uniform(0.8, 1.2), 5, 250)), folds=0.2, crease=5,
-                 grain=0.12, fuzz=scale * rng.uniform(0.001, 0.004))
+    hair = Paint(
+        tuple(np.clip(HAIRS[rng.integers(len(HAIRS))] * rng.uniform(0.8, 1.2), 5, 250)),
+        folds=0.2,
+        crease=5,
+        grain=0.12,
+        fuzz=scale * rng.uniform(0.001, 0.004),
+    )
     top, bottom = cloth(rng, scale), cloth(rng, scale)
     if rng.random() < 0.45:
         bottom = replace(bottom, base=tuple(DARK[rng.integers(len(DARK))] + rng.normal(0, 8, 3)), pattern="plain")
     skirt = rng.random() < 0.16
     if rng.random() < (0.5 if skirt else 0.1):
         bottom = top
-    sleeve = rng.choice((rng.uniform(0, 0.15), rng.uniform(0.4, 0.9), rng.uniform(1.2, 1.7), 2.0),
-                        p=(0.1, 0.36, 0.1, 0.44))
+    sleeve = rng.choice(
+        (rng.uniform(0, 0.15), rng.uniform(0.4, 0.9), rng.uniform(1.2, 1.7), 2.0), p=(0.1, 0.36, 0.1, 0.44)
+    )
     leg = rng.choice((rng.uniform(0.35, 0.9), rng.uniform(1.1, 1.6), 2.0), p=(0.2, 0.05, 0.75))
     shoe = skin if rng.random() < 0.1 else replace(cloth(rng, scale), pattern="plain", folds=0.04)
-    return Look(skin, hair, top, bottom, shoe, cloth(rng, scale), sleeve, leg, skirt, rng.random() < 0.25,
-                rng.choice((0.1, 0.6, 1.6), p=(0.55, 0.2, 0.25)) * rng.uniform(0.7, 1.3), rng.uniform(1.0, 1.22),
-                rng.random() < 0.12, rng.random() < 0.12, rng.random() < 0.12, rng.uniform(0.88, 1.3),
-                rng.uniform(0.002, 0.012), rng.uniform(0.8, 1.02))
+    return Look(
+        skin,
+        hair,
+        top,
+        bottom,
+        shoe,
+        cloth(rng, scale),
+        sleeve,
+        leg,
+        skirt,
+        rng.random() < 0.25,
+        rng.choice((0.1, 0.6, 1.6), p=(0.55, 0.2, 0.25)) * rng.uniform(0.7, 1.3),
+        rng.uniform(1.0, 1.22),
+        rng.random() < 0.12,
+        rng.random() < 0.12,
+        rng.random() < 0.12,
+        rng.uniform(0.88, 1.3),
+        rng.uniform(0.002, 0.012),
+        rng.uniform(0.8, 1.02),
+    )
 
 
 class Painter:
@@ -111,8 +142,12 @@ class Painter:
         """Draw all parts, the farthest first."""
         z = {name: float(place[2]) for name, place in self.body.joints.items()}
         trunk = 0.5 * (z["pelvis"] + z["neck"])
-        steps = [(trunk - 0.004, self._neck), (trunk, self._trunk), (max(z["chin"] + 0.035, trunk + 0.002), self._head),
-                 (trunk - 0.01, self._fall)]
+        steps = [
+            (trunk - 0.004, self._neck),
+            (trunk, self._trunk),
+            (max(z["chin"] + 0.035, trunk + 0.002), self._head),
+            (trunk - 0.01, self._fall),
+        ]
         for key in "lr":
             # A standing leg lies behind the hem of the shirt, a lifted thigh before it.
             thigh = 0.5 * (z["hip" + key] + z["knee" + key]) - 0.045
@@ -163,8 +198,15 @@ class Painter:
         knees = 0.5 * (self.at["kneel"] + self.at["kneer"])
         hem = self.at["pelvis"] + self.canvas.rng.uniform(0.6, 1.05) * (knees - self.at["pelvis"])
         wide = self.scale * self.look.fat * self.body.width
-        self.canvas.tube(self.at["pelvis"], hem, wide * np.array([0.085, 0.1, 0.105 + 2 * self.look.loose]),
-                         replace(self.look.bottom, crease=6.0, folds=0.16), UP_LEG, flat=True, shadow=0.2)
+        self.canvas.tube(
+            self.at["pelvis"],
+            hem,
+            wide * np.array([0.085, 0.1, 0.105 + 2 * self.look.loose]),
+            replace(self.look.bottom, crease=6.0, folds=0.16),
+            UP_LEG,
+            flat=True,
+            shadow=0.2,
+        )
 
     def _trunk(self):
         look, body = self.look, self.body
@@ -194,8 +236,11 @@ class Painter:
         if look.open_front:
             low = self.at["pelvis"] + right * 0.04 * scale * self.side
             half = (0.03 * scale * self.front * right, 0.022 * scale * self.front * right)
-            self.canvas.polygon([middle - half[0], middle + half[0], low + half[1], low - half[1]],
-                                replace(look.inner, flatness=0.8), TORSO)
+            self.canvas.polygon(
+                [middle - half[0], middle + half[0], low + half[1], low - half[1]],
+                replace(look.inner, flatness=0.8),
+                TORSO,
+            )
         depth = self.canvas.rng.uniform(0.015, 0.075)
         half = 0.034 * scale * self.front * right
         tip = middle - up * depth * scale
@@ -205,8 +250,13 @@ class Painter:
         wide = 0.029 * (0.6 + 0.4 * self.look.fat)
         start = self.at["neck"] - 0.15 * (self.at["chin"] - self.at["neck"])
         end = self.at["chin"] + 0.3 * (self.at["crown"] - self.at["chin"])
-        self.canvas.tube(start, end, np.array([wide * 1.15, wide, wide]) * self.size["chin"],
-                         replace(self.look.skin, base=tuple(np.array(self.look.skin.base) * 0.85)), HEAD)
+        self.canvas.tube(
+            start,
+            end,
+            np.array([wide * 1.15, wide, wide]) * self.size["chin"],
+            replace(self.look.skin, base=tuple(np.array(self.look.skin.base) * 0.85)),
+            HEAD,
+        )
 
     def _arm(self, key):
         radii = (0.025, 0.025, 0.021)
@@ -218,10 +268,23 @@ class Painter:
         if self.scale > 250:
             thumb = self.at["wrist" + key] + 0.55 * (self.at["hand" + key] - self.at["wrist" + key])
             out = np.array([thumb[1] - self.at["wrist" + key][1], self.at["wrist" + key][0] - thumb[0]])
-            self.canvas.tube(self.at["wrist" + key] + 0.4 * out, thumb + 0.8 * out * (1 if key == "l" else -1),
-                             np.array([0.009, 0.006]) * self.size["wrist" + key], skin, LOW_HAND, shadow=0.2)
-        self._covered("elbow" + key, "wrist" + key, (0.022, 0.0235, 0.017), self.look.sleeve - 1, self.look.top,
-                      LOW_HAND, shadow=0.45)
+            self.canvas.tube(
+                self.at["wrist" + key] + 0.4 * out,
+                thumb + 0.8 * out * (1 if key == "l" else -1),
+                np.array([0.009, 0.006]) * self.size["wrist" + key],
+                skin,
+                LOW_HAND,
+                shadow=0.2,
+            )
+        self._covered(
+            "elbow" + key,
+            "wrist" + key,
+            (0.022, 0.0235, 0.017),
+            self.look.sleeve - 1,
+            self.look.top,
+            LOW_HAND,
+            shadow=0.45,
+        )
 
     def _fall(self):
         draw_fall(self.canvas, self.look, self.at["chin"], self.at["crown"], self.body.head_yaw)

@@ -55,9 +55,7 @@ def draw_sample(
     return root
 
 
-def embedded_sample(
-    train: int, valid: int, size: tuple[int, int], seed: int, progress: Progress | None = None
-) -> Path:
+def embedded_sample(train: int, valid: int, size: tuple[int, int], seed: int, progress: Progress | None = None) -> Path:
     """The same sample in the user's cache folder, drawn when first asked for and only read afterwards.
 
     The cache is $FASTSEG_CACHE, else $XDG_CACHE_HOME/fastseg, else ~/.cache/fastseg. Processes that draw the same

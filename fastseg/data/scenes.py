@@ -127,8 +127,9 @@ def _thing_paint(rng, canvas) -> Paint:
 def _pole(canvas, rng, paint, place, size):
     lean = rng.normal(0, 0.15) * size
     thick = rng.uniform(0.03, 0.1) * size
-    canvas.tube(place, (place[0] + lean, place[1] - size * rng.uniform(0.7, 2)), (thick, thick * rng.uniform(0.5, 1)),
-                paint, 0)
+    canvas.tube(
+        place, (place[0] + lean, place[1] - size * rng.uniform(0.7, 2)), (thick, thick * rng.uniform(0.5, 1)), paint, 0
+    )
 
 
 def _box(canvas, rng, paint, place, size):
@@ -139,8 +140,16 @@ def _box(canvas, rng, paint, place, size):
     if rng.random() < 0.7:
         top = size * rng.uniform(0.05, 0.15)
         lid = replace(paint, base=tuple(0.8 * np.array(paint.base)))
-        canvas.polygon([(x, y - high), (x + wide, y + skew - high), (x + wide - top, y + skew - high - top),
-                        (x + top, y - high - top)], lid, 0)
+        canvas.polygon(
+            [
+                (x, y - high),
+                (x + wide, y + skew - high),
+                (x + wide - top, y + skew - high - top),
+                (x + top, y - high - top),
+            ],
+            lid,
+            0,
+        )
 
 
 def _bottle(canvas, rng, paint, place, size):
@@ -162,8 +171,13 @@ def _tree(canvas, rng, paint, place, size):
         branch = top + size * np.array([rng.normal(0, 0.25), rng.uniform(-0.4, 0.05)])
         canvas.tube((top[0], top[1] + 0.15 * size), branch, np.array([0.03, 0.015]) * size, trunk, 0)
         green = np.clip(np.array((70, 104, 48)) * rng.uniform(0.5, 1.5) + rng.normal(0, 15, 3), 5, 240)
-        canvas.tube(branch, branch + rng.normal(0, 0.12, 2) * size, rng.uniform(0.1, 0.2, 2) * size,
-                    Paint(tuple(green), folds=0.3, grain=0.2, fuzz=0.03 * size), 0)
+        canvas.tube(
+            branch,
+            branch + rng.normal(0, 0.12, 2) * size,
+            rng.uniform(0.1, 0.2, 2) * size,
+            Paint(tuple(green), folds=0.3, grain=0.2, fuzz=0.03 * size),
+            0,
+        )
 
 
 def _animal(canvas, rng, paint, place, size):
@@ -201,8 +215,13 @@ def _chair(canvas, rng, paint, place, size):
 
 def _ball(canvas, rng, paint, place, size):
     radius = rng.uniform(0.05, 0.16) * size
-    canvas.tube(place, (place[0] + rng.normal(0, 0.5) * radius, place[1] - rng.uniform(0, 1) * radius),
-                (radius, radius * rng.uniform(0.8, 1.1)), paint, 0)
+    canvas.tube(
+        place,
+        (place[0] + rng.normal(0, 0.5) * radius, place[1] - rng.uniform(0, 1) * radius),
+        (radius, radius * rng.uniform(0.8, 1.1)),
+        paint,
+        0,
+    )
 
 
 def _poster(canvas, rng, paint, place, size):
@@ -236,8 +255,9 @@ def table(canvas: Canvas, rng: np.random.Generator, height: float) -> None:
     left = rng.choice((-0.1, rng.uniform(0, 0.6)), p=(0.6, 0.4)) * canvas.width
     right = rng.choice((1.1, rng.uniform(0.7, 1.0)), p=(0.6, 0.4)) * canvas.width
     paint = replace(_thing_paint(rng, canvas), flatness=0.9, folds=0.04)
-    canvas.polygon([(left, height), (right, height + slope), (right, 1.2 * canvas.height), (left, 1.2 * canvas.height)],
-                   paint, 0)
+    canvas.polygon(
+        [(left, height), (right, height + slope), (right, 1.2 * canvas.height), (left, 1.2 * canvas.height)], paint, 0
+    )
     for _ in range(rng.integers(0, 4)):
         draw = (_bottle, _ball, _box)[rng.integers(3)]
         place = (rng.uniform(left, right), height + rng.uniform(0, 0.15) * canvas.height)

@@ -17,8 +17,13 @@ SHOTS = {
     "far": (0.14, (0.35, 0.65)),
 }
 # The chances that one, two or three people are in it.
-COMPANY = {"close": (0.88, 0.12, 0.0), "half": (0.72, 0.22, 0.06), "knees": (0.55, 0.3, 0.15),
-           "full": (0.35, 0.3, 0.35), "far": (0.1, 0.25, 0.65)}
+COMPANY = {
+    "close": (0.88, 0.12, 0.0),
+    "half": (0.72, 0.22, 0.06),
+    "knees": (0.55, 0.3, 0.15),
+    "full": (0.35, 0.3, 0.35),
+    "far": (0.1, 0.25, 0.65),
+}
 
 
 def frame_size(rng: np.random.Generator, size: tuple[int, int]) -> tuple[int, int]:
