@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ IGNORE_INDEX = 255
 BACKGROUND_NAMES = ("background", "bg")
 # Okabe & Ito's palette (2008), which keeps its distances under the common colour deficiencies; black is background.
 HUES = ((0, 114, 178), (230, 120, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (86, 180, 233), (213, 94, 0))
+# Share of the colour circle between a group's darkest and lightest shade: blue runs from indigo to sky.
+HUE_TURN = 0.16
 PASCAL_PART = {
     "background": 0,
     "body": {
@@ -253,9 +256,11 @@ def _plain(node: Any) -> Any:
 
 
 def _shade(rgb: tuple[int, int, int], t: float) -> np.ndarray:
-    """A hue darker (t < 0.5) or lighter (t > 0.5) by mixing with black or white."""
+    """A hue darker (t < 0.5) or lighter (t > 0.5), turned a little on the way so that neighbours differ twice."""
+    hue, saturation, value = colorsys.rgb_to_hsv(*(channel / 255 for channel in rgb))
+    turned = np.array(colorsys.hsv_to_rgb((hue + HUE_TURN * (0.5 - t)) % 1, saturation, value)) * 255
     target, amount = (0.0, (0.5 - t) * 1.3) if t < 0.5 else (255.0, (t - 0.5) * 1.4)
-    return np.round(np.array(rgb) * (1 - amount) + target * amount).astype(np.uint8)
+    return np.round(turned * (1 - amount) + target * amount).astype(np.uint8)
 
 
 def _torch() -> Any:

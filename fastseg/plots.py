@@ -57,16 +57,18 @@ def results_figure(
     rows: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]], hierarchy: Hierarchy, level: int = -1
 ) -> Figure:
     """Photograph, truth and prediction side by side, one row for each (title, photograph, truth ids, predicted ids)."""
-    shape = np.median([image.shape[0] / image.shape[1] for _, image, _, _ in rows])
-    figure = Figure(figsize=(9, 3 * shape * len(rows) + 0.7), layout=None)
-    axes = figure.subplots(len(rows), 3, squeeze=False)
+    # Portraits are drawn narrower rather than half a page high.
+    heights = [min(image.shape[0] / image.shape[1], 1.0) for _, image, _, _ in rows]
+    figure = Figure(figsize=(9, 3 * sum(heights) + 0.35 * len(rows) + 0.4))
+    axes = figure.subplots(len(rows), 3, squeeze=False, height_ratios=heights)
     for (title, image, truth, predicted), (left, middle, right) in zip(rows, axes, strict=True):
         left.imshow(image)
         left.set_title(title, fontsize=9)
         left.set_axis_off()
         draw_mask(middle, image, truth, hierarchy, level, "truth")
         draw_mask(right, image, predicted, hierarchy, level, "prediction")
-    figure.subplots_adjust(left=0.01, right=0.99, top=1 - 0.3 / figure.get_figheight(), wspace=0.03, hspace=0.12)
+    gap = 0.35 / (3 * np.mean(heights))
+    figure.subplots_adjust(left=0.01, right=0.99, top=1 - 0.3 / figure.get_figheight(), wspace=0.03, hspace=gap)
     add_legend(figure, hierarchy, level)
     return figure
 
