@@ -160,9 +160,12 @@ def test_own_dataloaders_loss_metrics_and_callbacks(quiet, tiny, tmp_path):
 def test_history_survives_what_wipes_fastais_recorder(quiet, tmp_path):
     learn = quiet()
     learn.history.file = tmp_path / "history.csv"
+    learn.add_cb(KeepBest(tmp_path / "best", "miou2"))
+    learn.validate()
     learn.fit(1, 1e-4)
     learn.validate()
     learn.get_preds()
+    assert (len(learn.history.rows), learn.keep_best.epoch) == (1, 0)
     learn.fit(1, 1e-4)
     with (tmp_path / "history.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -114,31 +114,34 @@ class CountedRandomness(Callback):
 class History(Callback):
     """Keeps a row an epoch over all fits: epoch, losses, scores, learning rate; on disk as they come, if asked.
 
-    fastai's Recorder forgets its values whenever `validate`, `get_preds` or `show_results` is called.
+    fastai's Recorder forgets its values whenever `validate`, `get_preds` or `show_results` is called; these, and the
+    search for a learning rate, also end in `after_epoch`, which `added` tells from an epoch of training.
     """
 
     order = 60
 
     def __init__(self, file: Path | None = None):
         self.file, self.rows, self.seconds = file, [], []
+        self.added = False
 
     def before_epoch(self) -> None:
         """Start the clock."""
-        self.started = time.monotonic()
+        self.started, self.trained, self.added = time.monotonic(), False, False
+
+    def after_train(self) -> None:
+        """Note that this epoch trains."""
+        self.trained = not hasattr(self.learn, "lr_finder")
 
     def after_epoch(self) -> None:
         """Add the epoch's row."""
-        if hasattr(self.learn, "lr_finder") or not self.recorder.values:
+        if not self.trained:
             return
-        names = [n for n in self.recorder.metric_names if n not in ("epoch", "time")]
-        self.rows.append(
-            {
-                "epoch": len(self.rows),
-                **dict(zip(names, self.recorder.values[-1], strict=True)),
-                "lr": self.opt.hypers[-1]["lr"],
-            }
-        )
+        names = [name for name in self.recorder.metric_names if name not in ("epoch", "time")]
+        # Without a validation pass the values end early.
+        values = dict(zip(names, self.recorder.values[-1], strict=False))
+        self.rows.append({"epoch": len(self.rows), **values, "lr": self.opt.hypers[-1]["lr"]})
         self.seconds.append(time.monotonic() - self.started)
+        self.added = True
         if self.file:
             write_rows(self.file, self.rows)
 
@@ -156,12 +159,12 @@ class KeepBest(Callback):
 
     def after_epoch(self) -> None:
         """Compare and write."""
-        rows = self.learn.history.rows
-        if hasattr(self.learn, "lr_finder") or not rows:
+        if not self.learn.history.added:
             return
-        score = rows[-1][self.monitor]
+        row = self.learn.history.rows[-1]
+        score = row.get(self.monitor, math.nan)
         if self.epoch is None or score > self.best:
-            self.best, self.epoch = (-math.inf if math.isnan(score) else score), rows[-1]["epoch"]
+            self.best, self.epoch = (-math.inf if math.isnan(score) else score), row["epoch"]
             write_weights(self.file, self.learn.model)
 
 
@@ -185,6 +188,8 @@ class EpochLines(Callback):
 
     def after_epoch(self) -> None:
         """Losses and scores of the epoch."""
+        if not self.learn.history.added:
+            return
         self.done += 1
         row = self.learn.history.rows[-1]
         left = (time.monotonic() - self.started) / self.done * (self.total - self.done)
