@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("sample", _sample, "draw the embedded sample into a folder, in the Pascal-Part layout")
     sub.add_argument("folder", metavar="DIR")
-    sub.add_argument("--train", type=int, default=384, metavar="N", help="photographs to train on (384)")
+    sub.add_argument("--train", type=int, default=576, metavar="N", help="photographs to train on (576)")
     sub.add_argument("--valid", type=int, default=96, metavar="N", help="photographs to validate on (96)")
     sub.add_argument("--size", default="375x500", metavar="HxW", help="height x width of most (375x500)")
     sub.add_argument("--seed", type=int, default=0, metavar="S")

@@ -57,7 +57,7 @@ class _Settings(BaseModel):
 class SampleSettings(_Settings):
     """The embedded drawn people, used where `data.root` is not set."""
 
-    train: int = Field(384, ge=1, description="photographs to train on")
+    train: int = Field(576, ge=1, description="photographs to train on")
     valid: int = Field(96, ge=1, description="photographs to validate on")
     size: Size = Field((375, 500), description="height x width of most photographs, pixels")
     seed: int = Field(0, ge=0, description="another seed draws other people")

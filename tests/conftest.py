@@ -4,17 +4,12 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Threads that wait in sleep: spinning ones take the two cores from the processes that have work.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 
 from fastseg.config import load_config
-
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-
-
-def pytest_configure(config):
-    # Two test processes on two cores would otherwise fight for each other's threads.
-    os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
 
 
 @pytest.fixture(scope="session")

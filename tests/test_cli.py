@@ -71,6 +71,21 @@ def test_print_config_is_a_configuration(capsys, tmp_path):
     assert capsys.readouterr().out == text
 
 
+def test_the_samples_defaults_are_the_same_everywhere():
+    import inspect
+
+    from fastseg.cli import _parser
+    from fastseg.data.sample import draw_sample
+    from fastseg.settings import SampleSettings
+
+    words, settings = _parser().parse_args(["sample", "DIR"]), SampleSettings()
+    function = {name: p.default for name, p in inspect.signature(draw_sample).parameters.items()}
+    for name in ("train", "valid", "seed"):
+        assert getattr(words, name) == getattr(settings, name) == function[name]
+    assert words.size == "x".join(map(str, settings.size))
+    assert settings.size == function["size"]
+
+
 def test_sample_and_convert(tmp_path, capsys):
     assert main(["sample", str(tmp_path / "s"), "--train", "2", "--valid", "1", "--size", "48x64"]) == 0
     assert "2 photographs to train on, 1 to validate on" in capsys.readouterr().out

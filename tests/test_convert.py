@@ -1,5 +1,6 @@
 """Pascal-Part's `.mat` files, real ones and ones made by hand, become masks exactly as the protocol says."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -337,3 +338,20 @@ def test_masks_of_somebody_else_are_left_alone(source):
     with pytest.raises(InputError, match="another folder"):
         run(source)
     assert contents(source / "out") == {Path("gt_masks/p0.npy"): b"drawn by hand"}
+
+
+@pytest.mark.slow
+@real
+def test_the_network_can_learn_real_photographs_by_heart(tmp_path):
+    from fastseg import load_config, train
+
+    convert(REAL / "Annotations_Part", REAL / "JPEGImages", tmp_path / "five")
+    names = sorted(path.stem for path in (tmp_path / "five" / "gt_masks").iterdir())
+    assert len(names) == 5
+    # Every id several times, so that an epoch has more than one step; an id may stand in both lists.
+    (tmp_path / "five" / "train_id.txt").write_text("\n".join(names * 8))
+    (tmp_path / "five" / "val_id.txt").write_text("\n".join(names))
+    settings = {"data": {"root": str(tmp_path / "five"), "size": 256, "workers": 0}, "out": str(tmp_path)}
+    schedule = {"epochs": 12, "batch_size": 5, "lr": [1e-3, 5e-3], "keep": "last"}
+    run = train(load_config({**settings, "train": schedule, "loss": ["cross_entropy", "iou"]}))
+    assert json.loads((run / "metrics.json").read_text())["miou2"] >= 0.85

@@ -142,6 +142,7 @@ def test_own_dataloaders_loss_metrics_and_callbacks(quiet, tiny, tmp_path):
     from fastseg.data.loaders import seg_dataloaders
 
     dls = seg_dataloaders(tiny("data.size=64x64"))
+    assert not seg_learner(tiny("data.size=64x64"), seg_dataloaders(tiny("data.size=64x64"))).own_dls
     learn = quiet(dls=dls, metrics=[LossPart("nothing")], cbs=[Callback()])
     assert normalisation(learn.dls) == ([0.5] * 3, [0.5] * 3)
     assert len(dls.after_batch.fs) == 2

@@ -240,7 +240,7 @@ def test_the_default_sample_as_it_is_shipped(tmp_path):
     root = draw_sample(tmp_path / "sample")
     masks = [np.load(path) for path in sorted((root / "gt_masks").iterdir())]
     shares, legs = shares_and_legs(masks)
-    assert len(masks) == 480
+    assert len(masks) == 576 + 96
     assert np.all(np.abs(shares / SHARES - 1) < 1 / 3), dict(zip(CLASSES, shares.round(2), strict=True))
     assert LEGS[0] <= legs <= LEGS[1]
     assert colour_only_miou(root) <= 0.10

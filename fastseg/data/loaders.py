@@ -34,8 +34,10 @@ class PartMask(TensorMask):
 
     def show(self, ctx: Any = None, level: int = -1, **kwargs: Any) -> Any:
         """Draw the ids in the colours of a level."""
-        return super().show(ctx=ctx, **kwargs) if (tree := getattr(self, "tree", None)) is None else draw_mask(
-            ctx or get_grid(1)[0], np.zeros((*self.shape, 3), np.uint8), _array(self), tree, level)  # fmt: skip
+        tree = getattr(self, "tree", None)
+        if tree is None:
+            return super().show(ctx=ctx, **kwargs)
+        return draw_mask(ctx or get_grid(1)[0], np.zeros((*self.shape, 3), np.uint8), _array(self), tree, level)
 
 
 class PILPartMask(PILMask):
@@ -107,7 +109,7 @@ def seg_dataloaders(cfg: Settings, stats: Stats | None = None) -> DataLoaders:
         batch_tfms=[] if stats is None else [Normalize.from_stats(*stats)],
     )
     dls = block.dataloaders(train + valid, path=root, bs=cfg.train.batch_size, num_workers=cfg.data.workers)
-    dls.tree, dls.vocab, dls.c = tree, list(tree.leaves), len(tree)
+    dls.tree, dls.vocab, dls.c, dls.settings = tree, list(tree.leaves), len(tree), cfg.data
     return dls
 
 

@@ -26,7 +26,7 @@ Progress = Callable[[int, int], None]
 
 def draw_sample(
     root: str | Path,
-    train: int = 384,
+    train: int = 576,
     valid: int = 96,
     size: tuple[int, int] = (375, 500),
     seed: int = 0,

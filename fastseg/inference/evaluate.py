@@ -18,7 +18,7 @@ from fastseg.data.loaders import data_root
 from fastseg.errors import InputError
 from fastseg.hierarchy import Hierarchy
 from fastseg.learning.metrics import LevelIoU, leaf_ids
-from fastseg.learning.model import create_model
+from fastseg.learning.model import create_model, place
 from fastseg.run import Run
 from fastseg.settings import ModelSettings, Settings
 
@@ -59,7 +59,7 @@ def load_model(run: Run) -> nn.Module:
     except RuntimeError as error:
         said = " ".join(str(error).split())[:200]
         raise InputError(f"{run.path}: its weights do not fit its network; the run is damaged ({said})") from None
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return place(model, torch.device("cuda" if torch.cuda.is_available() else "cpu")).eval()
 
 
 def split_files(cfg: Settings, split: str) -> tuple[Files, list[str]]:

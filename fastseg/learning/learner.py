@@ -18,7 +18,7 @@ from fastseg.learning.callbacks import CountedRandomness, History, LossPart
 from fastseg.learning.encoders import encoder_stats
 from fastseg.learning.losses import SumLoss, build_loss
 from fastseg.learning.metrics import LevelIoU
-from fastseg.learning.model import create_model, seg_splitter
+from fastseg.learning.model import create_model, place, seg_splitter
 from fastseg.settings import Settings
 
 OPTIMIZERS = {"adam": Adam, "sgd": partialler(SGD, mom=0.9), "rmsprop": RMSProp, "ranger": ranger}
@@ -32,11 +32,10 @@ def seg_learner(cfg: Settings, dls: DataLoaders | None = None, **kwargs: Any) ->
     `InputError` for data and weights that are missing or do not fit.
     """
     tree = cfg.classes()
-    own = dls is not None
-    dls = dls if own else seg_dataloaders(cfg)
+    dls = seg_dataloaders(cfg) if dls is None else dls
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cfg.train.seed)
-        model = create_model(cfg.model, len(tree))
+        model = place(create_model(cfg.model, len(tree)), dls.device)
     _add_normalisation(dls, cfg.model.encoder)
     loss = build_loss(cfg)
     parts = [LossPart(name) for name in loss.parts] if isinstance(loss, SumLoss) and len(loss.parts) > 1 else []
@@ -46,7 +45,7 @@ def seg_learner(cfg: Settings, dls: DataLoaders | None = None, **kwargs: Any) ->
         cbs=[CountedRandomness(cfg.train.seed), History(), *kwargs.pop("cbs", [])], path=kwargs.pop("path", cfg.out),
         **kwargs,
     )  # fmt: skip
-    learn.cfg, learn.own_dls = cfg, own
+    learn.cfg, learn.own_dls = cfg, getattr(dls, "settings", None) != cfg.data
     return learn
 
 
