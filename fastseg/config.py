@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from fastseg.errors import InputError
-from fastseg.settings import LOSSES, Settings
+from fastseg.settings import LOSSES, Settings, as_losses
 
 # These hold names that are the user's own, so a later one replaces an earlier one whole.
 REPLACED = ("hierarchy", "mirror", "loss")
@@ -98,6 +98,9 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
             if here.get(part) is None:
                 here[part] = _default(way[: i + 1])
             here = here[part]
+        if way[: i + 1] == ["loss"]:
+            # A loss may be given by its name alone, which has no parts to reach into.
+            here = values["loss"] = as_losses(here)
         if not isinstance(here, (dict, list)):
             raise InputError(f"{key}: {'.'.join(way[: i + 1])} is {here!r}, which has no part {last!r}")
     if isinstance(here, list):

@@ -116,6 +116,12 @@ class IoUSettings(_Settings):
         return dict.fromkeys(value, 1.0) if isinstance(value, list) else value
 
 
+def as_losses(value: Any) -> list[Any]:
+    """'iou', ['iou', …] or [{name: iou, …}, …] → a list of mappings; what else there is stays, to be refused."""
+    items = value if isinstance(value, list) else [value]
+    return [{"name": item} if isinstance(item, str) else item for item in items]
+
+
 LossSettings = Annotated[CrossEntropySettings | IoUSettings, Field(discriminator="name")]
 LOSSES = {"cross_entropy": CrossEntropySettings, "iou": IoUSettings}
 
@@ -142,16 +148,12 @@ class Settings(_Settings):
     data: DataSettings = Field(DataSettings(), description="files on disk and what the network sees of them")
     augment: AugmentSettings = Field(AugmentSettings(), description="random changes on every epoch")
     model: ModelSettings = Field(ModelSettings(), description="the network, from segmentation_models_pytorch")
-    loss: list[LossSettings] = Field([CrossEntropySettings()], min_length=1, description="summed: cross_entropy, iou")
+    loss: Annotated[list[LossSettings], BeforeValidator(as_losses)] = Field(
+        [CrossEntropySettings()], min_length=1, description="summed: cross_entropy, iou"
+    )
     train: TrainSettings = Field(TrainSettings(), description="the schedule")
     track: list[Literal["csv"]] = Field(["csv"], description="where scores go during a run: csv (history.csv)")
     out: str = Field("runs", description="folder that run folders are made in")
-
-    @field_validator("loss", mode="before")
-    @classmethod
-    def _names_alone(cls, value: Any) -> Any:
-        items = value if isinstance(value, list) else [value]
-        return [{"name": item} if isinstance(item, str) else item for item in items]
 
     @field_validator("hierarchy", mode="before")
     @classmethod

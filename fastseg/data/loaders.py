@@ -13,6 +13,7 @@ from fastai.data.block import DataBlock, TransformBlock
 from fastai.data.core import DataLoaders, show_batch, show_results
 from fastai.data.transforms import IntToFloatTensor, Normalize
 from fastai.torch_core import TensorImage, TensorMask
+from fastai.vision import learner  # noqa: F401  its show_results must be there first, or it would win over ours
 from fastai.vision.core import PILImage, PILMask
 from fastai.vision.data import ImageBlock, get_grid
 from fasttransform import Transform

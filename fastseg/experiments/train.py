@@ -92,7 +92,7 @@ def save_run(learn: Learner, path: str | Path) -> Path:
     write_json(run / MODEL, model_card(cfg, normalisation(learn.dls)))
     scores, rows = _own_scores(learn) if learn.own_dls else _native_scores(learn)
     best = getattr(learn, "keep_best", None)
-    kept = best.epoch if best is not None else len(learn.history.rows) - 1
+    kept = best.kept if best is not None else len(learn.history.rows) - 1
     write_json(run / METRICS, {**scores, "keep": cfg.train.keep, "epoch": kept + 1})
     if history := learn.history.rows:
         write_rows(run / HISTORY, history)

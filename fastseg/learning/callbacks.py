@@ -155,7 +155,7 @@ class KeepBest(Callback):
     order = 61
 
     def __init__(self, file: Path, monitor: str):
-        self.file, self.monitor, self.best, self.epoch = file, monitor, -math.inf, None
+        self.file, self.monitor, self.best, self.kept = file, monitor, -math.inf, None
 
     def after_epoch(self) -> None:
         """Compare and write."""
@@ -163,8 +163,8 @@ class KeepBest(Callback):
             return
         row = self.learn.history.rows[-1]
         score = row.get(self.monitor, math.nan)
-        if self.epoch is None or score > self.best:
-            self.best, self.epoch = (-math.inf if math.isnan(score) else score), row["epoch"]
+        if self.kept is None or score > self.best:
+            self.best, self.kept = (-math.inf if math.isnan(score) else score), row["epoch"]
             write_weights(self.file, self.learn.model)
 
 
