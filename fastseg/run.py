@@ -54,10 +54,10 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_weights(path: Path, model: nn.Module) -> None:
     """Write a network's state as safetensors under a temporary name, then rename it."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     part = path.with_name(f"{path.name}.part{os.getpid()}")
-    save_file({key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}, part)
+    part.write_bytes(save({key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}))
     part.replace(path)
 
 
