@@ -8,10 +8,10 @@ from fastai.callback.core import Callback
 
 from fastseg.experiments.train import save_run
 from fastseg.inference.evaluate import evaluate
-from fastseg.learning.callbacks import KeepBest, LossPart
+from fastseg.learning.callbacks import KeepBest
 from fastseg.learning.learner import normalisation, peak_rate, seg_learner
 from fastseg.learning.losses import IoULoss
-from fastseg.learning.metrics import LevelIoU
+from fastseg.learning.metrics import LevelIoU, LossPart
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from fastseg.data import sample as sample_module
+from fastseg.data.drawing.shots import frame_size, shoot
 from fastseg.data.sample import CLASSES, draw_sample, embedded_sample
-from fastseg.data.shots import frame_size, shoot
 from fastseg.errors import InputError
 
 # The real set's shares of all pixels, in per cent.

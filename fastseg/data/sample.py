@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fastseg.data.shots import shoot
+from fastseg.data.drawing.shots import shoot
 from fastseg.errors import InputError
 
 # Names the cached copies: raise it whenever a drawing changes.

@@ -1,4 +1,4 @@
-"""What happens between batches and epochs: scores as columns, counted randomness, the history, the best weights."""
+"""What happens between batches and epochs: counted randomness, the history, the best weights, a line an epoch."""
 
 from __future__ import annotations
 
@@ -13,71 +13,8 @@ from typing import Any
 
 import torch
 from fastai.callback.core import Callback
-from fastai.learner import Learner, Metric
 
-from fastseg.learning.losses import SumLoss
-from fastseg.learning.metrics import LevelIoU
 from fastseg.run import write_weights
-
-
-class ScoreColumn(Metric):
-    """One score of a shared `LevelIoU` as a fastai metric: a float that trackers can monitor.
-
-    The first column of a set leads: it alone counts the batches.
-    """
-
-    def __init__(self, scores: LevelIoU, column: str, leads: bool):
-        self.scores, self.column, self.leads = scores, column, leads
-
-    def reset(self) -> None:
-        """Forget all counts."""
-        if self.leads:
-            self.scores.reset()
-
-    def accumulate(self, learn: Learner) -> None:
-        """Count the learner's batch."""
-        if self.leads:
-            if self.scores.confusion.device.type != learn.pred.device.type == "cuda":
-                self.scores.to(learn.pred.device)
-            self.scores.update(learn.pred, learn.y)
-
-    @property
-    def value(self) -> float:
-        """The score over all batches since the reset; NaN before any."""
-        return float(self.scores.compute()[self.column]) if self.scores.update_called else math.nan
-
-    @property
-    def name(self) -> str:
-        """The column's name."""
-        return self.column
-
-
-class LossPart(Metric):
-    """The mean value of one part of a `SumLoss` over the validation photographs, before its weight."""
-
-    def __init__(self, part: str):
-        self.part = part
-
-    def reset(self) -> None:
-        """Forget all batches."""
-        self.total, self.count = 0.0, 0
-
-    def accumulate(self, learn: Learner) -> None:
-        """Add the learner's batch."""
-        if isinstance(learn.loss_func, SumLoss) and self.part in learn.loss_func.values:
-            size = len(learn.y)
-            self.total += float(learn.loss_func.values[self.part].mean()) * size
-            self.count += size
-
-    @property
-    def value(self) -> float:
-        """The mean."""
-        return self.total / self.count if self.count else math.nan
-
-    @property
-    def name(self) -> str:
-        """The part's name."""
-        return self.part
 
 
 class CountedRandomness(Callback):

@@ -14,10 +14,10 @@ from fastai.optimizer import SGD, Adam, RMSProp, ranger
 from fastcore.basics import partialler, risinstance
 
 from fastseg.data.loaders import seg_dataloaders
-from fastseg.learning.callbacks import CountedRandomness, History, LossPart
+from fastseg.learning.callbacks import CountedRandomness, History
 from fastseg.learning.encoders import encoder_stats
 from fastseg.learning.losses import SumLoss, build_loss
-from fastseg.learning.metrics import LevelIoU
+from fastseg.learning.metrics import LevelIoU, LossPart
 from fastseg.learning.model import create_model, place, seg_splitter
 from fastseg.settings import Settings
 

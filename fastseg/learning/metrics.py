@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
+from fastai.learner import Learner
+from fastai.learner import Metric as FastaiMetric
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -164,10 +167,69 @@ class LevelIoU(Metric):
 
     def columns(self, accuracy: bool = False) -> list[Any]:
         """fastai metrics, one for each score: the means of all levels, classes if `per_class`, accuracy if asked."""
-        from fastseg.learning.callbacks import ScoreColumn
-
         names = [name for name in self.score_names if accuracy or name != "pixel_accuracy"]
         return [ScoreColumn(self, name, leads=i == 0) for i, name in enumerate(names)]
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.columns())
+
+
+class ScoreColumn(FastaiMetric):
+    """One score of a shared `LevelIoU` as a fastai metric: a float that trackers can monitor.
+
+    The first column of a set leads: it alone counts the batches.
+    """
+
+    def __init__(self, scores: LevelIoU, column: str, leads: bool):
+        self.scores, self.column, self.leads = scores, column, leads
+
+    def reset(self) -> None:
+        """Forget all counts."""
+        if self.leads:
+            self.scores.reset()
+
+    def accumulate(self, learn: Learner) -> None:
+        """Count the learner's batch."""
+        if self.leads:
+            if self.scores.confusion.device.type != learn.pred.device.type == "cuda":
+                self.scores.to(learn.pred.device)
+            self.scores.update(learn.pred, learn.y)
+
+    @property
+    def value(self) -> float:
+        """The score over all batches since the reset; NaN before any."""
+        return float(self.scores.compute()[self.column]) if self.scores.update_called else math.nan
+
+    @property
+    def name(self) -> str:
+        """The column's name."""
+        return self.column
+
+
+class LossPart(FastaiMetric):
+    """The mean value of one part of a `SumLoss` over the validation photographs, before its weight."""
+
+    def __init__(self, part: str):
+        self.part = part
+
+    def reset(self) -> None:
+        """Forget all batches."""
+        self.total, self.count = 0.0, 0
+
+    def accumulate(self, learn: Learner) -> None:
+        """Add the learner's batch."""
+        values = getattr(learn.loss_func, "values", {})
+        if self.part in values:
+            size = len(learn.y)
+            self.total += float(values[self.part].mean()) * size
+            self.count += size
+
+    @property
+    def value(self) -> float:
+        """The mean."""
+        return self.total / self.count if self.count else math.nan
+
+    @property
+    def name(self) -> str:
+        """The part's name."""
+        return self.part

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from fastseg.data.brush import Canvas, Paint, smooth_noise
-from fastseg.data.people import cloth, cloth_colour, skin_colour
+from fastseg.data.drawing.brush import Canvas, Paint, smooth_noise
+from fastseg.data.drawing.people import cloth, cloth_colour, skin_colour
 from fastseg.errors import InputError
 
 

@@ -3,10 +3,10 @@
 import numpy as np
 from PIL import Image, ImageFilter
 
-from fastseg.data.brush import Canvas, Paint, smooth_noise
-from fastseg.data.figures import pose, project
-from fastseg.data.people import Painter, dress
-from fastseg.data.scenes import backdrop, clutter, held, photo_patch, table
+from fastseg.data.drawing.brush import Canvas, Paint, smooth_noise
+from fastseg.data.drawing.figures import pose, project
+from fastseg.data.drawing.people import Painter, dress
+from fastseg.data.drawing.scenes import backdrop, clutter, held, photo_patch, table
 
 # How much of a person the frame takes: chances, then the height of the body in frame heights.
 SHOTS = {

@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fastseg.data.brush import Canvas, Paint
-from fastseg.data.faces import draw_fall, draw_head
-from fastseg.data.figures import Body, project
+from fastseg.data.drawing.brush import Canvas, Paint
+from fastseg.data.drawing.faces import draw_fall, draw_head
+from fastseg.data.drawing.figures import Body, project
 
 LOW_HAND, TORSO, LOW_LEG, HEAD, UP_LEG, UP_HAND = 1, 2, 3, 4, 5, 6
 SKINS = np.array(

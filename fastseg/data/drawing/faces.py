@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fastseg.data.brush import Canvas, Paint
+from fastseg.data.drawing.brush import Canvas, Paint
 
 HEAD = 4
 
