@@ -39,3 +39,26 @@ def tiny(drawn, tmp_path):
             *overrides)  # fmt: skip
 
     return make
+
+
+@pytest.fixture
+def quiet(tiny):
+    """Makes learners of tiny settings that print nothing."""
+    from fastseg.learning.learner import seg_learner
+
+    def make(*overrides, **kwargs):
+        learn = seg_learner(tiny(*overrides), **kwargs)
+        if hasattr(learn, "progress"):
+            learn.remove_cb(learn.progress)
+        learn.logger = lambda *_: None
+        return learn
+
+    return make
+
+
+@pytest.fixture
+def run(tiny) -> Path:
+    """A run folder of one frozen and two whole epochs."""
+    from fastseg.experiments.train import train
+
+    return train(tiny("train.epochs=2", "train.frozen_epochs=1"))

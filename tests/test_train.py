@@ -21,11 +21,6 @@ FILES = ["config.yaml", "curves.png", "history.csv", "metrics.json", "model.json
          "timing.csv"]  # fmt: skip
 
 
-@pytest.fixture
-def run(tiny):
-    return train(tiny("train.epochs=2", "train.frozen_epochs=1"))
-
-
 def test_a_run_folder_is_whole_and_repeats_the_run(run, tiny):
     assert sorted(path.name for path in run.iterdir()) == FILES
     with (run / "history.csv").open() as file:
@@ -48,43 +43,6 @@ def test_metrics_are_the_saved_weights_at_native_size(run):
     assert {key: metrics[key] for key in scores} == scores
     assert set(metrics) - set(scores) == {"keep", "epoch"}
     assert list(metrics["classes"]) == ["background", "body", "upper_body", "lower_body", *TREE.names()[1:]]
-
-
-def test_evaluate_is_what_a_plain_loop_over_the_files_gives(run, drawn):
-    """Logits brought to the photograph's size, argmax, one count: written again without any of our pieces."""
-    from sklearn.metrics import jaccard_score
-
-    model, card = load_model(Run.open(run)), Run.open(run).card
-    truths, guesses = [], []
-    for name in (drawn / "val_id.txt").read_text().split():
-        image = Image.open(drawn / "JPEGImages" / f"{name}.jpg").resize(tuple(card["size"])[::-1], Image.BILINEAR)
-        x = (np.asarray(image) / 255 - card["mean"]) / card["std"]
-        truth = np.load(drawn / "gt_masks" / f"{name}.npy")
-        with torch.no_grad():
-            logits = model(torch.tensor(x, dtype=torch.float32).permute(2, 0, 1)[None])
-        full = torch.nn.functional.interpolate(logits, truth.shape, mode="bilinear", align_corners=False)
-        truths.append(truth.ravel())
-        guesses.append(full.argmax(1).numpy().ravel())
-    truth, guess = np.concatenate(truths), np.concatenate(guesses)
-    scores = evaluate(run)
-    for leaf, name in enumerate(TREE.names()):
-        if (truth == leaf).any() or (guess == leaf).any():
-            expected = jaccard_score(truth == leaf, guess == leaf)
-            assert scores["classes"][name]["iou"] == pytest.approx(expected, abs=1e-4)
-        else:
-            assert name in scores["absent"]
-    assert scores["miou0"] == pytest.approx(jaccard_score(truth > 0, guess > 0), abs=1e-4)
-
-
-def test_evaluate_on_another_folder_and_split(run, drawn_copy):
-    name = (drawn_copy / "val_id.txt").read_text().split()[0]
-    (drawn_copy / "train_id.txt").write_text(name)
-    assert evaluate(run, root=drawn_copy, split="train")["images"] == 1
-    with pytest.raises(InputError, match="split 'test'"):
-        evaluate(run, split="test")
-    np.save(drawn_copy / "gt_masks" / f"{name}.npy", np.full((3, 3), 1))
-    with pytest.raises(InputError, match="its mask is 3x3"):
-        evaluate(run, root=drawn_copy)
 
 
 def test_best_weights_are_the_epochs_they_say(tiny):
@@ -137,21 +95,3 @@ def test_pascal_part_preset_builds_the_notebooks_network_and_steps(tmp_path, dra
     assert type(load_model(run)).__name__ == "DeepLabV3"
     assert run.card["mean"] == [0.5] * 3
     assert run.cfg.name == "pascal_part"
-
-
-def test_a_damaged_run_is_named(run):
-    with pytest.raises(InputError, match="no such folder"):
-        Run.open(run / "away")
-    with pytest.raises(InputError, match="not a finished run"):
-        Run.open(run.parent)
-    card = run / "model.json"
-    text = card.read_text()
-    card.write_text(text.replace('"FPN"', '"Unet"'))
-    with pytest.raises(InputError, match="weights do not fit its network"):
-        load_model(Run.open(run))
-    card.write_text(text.replace('"format": 1', '"format": 9'))
-    with pytest.raises(InputError, match="format 9"):
-        load_model(Run.open(run))
-    card.write_text("{")
-    with pytest.raises(InputError, match="not JSON"):
-        load_model(Run.open(run))
