@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from fastseg.config import dump_config, load_config
     from fastseg.data.convert import convert
     from fastseg.data.files import GetImage, GetMask
-    from fastseg.data.loaders import seg_dataloaders
+    from fastseg.data.loaders import PartMaskBlock, seg_dataloaders
     from fastseg.data.sample import draw_sample
     from fastseg.errors import InputError
     from fastseg.experiments.train import save_run, train
@@ -27,7 +27,7 @@ _HOMES = {
     "config": ("dump_config", "load_config"),
     "data.convert": ("convert",),
     "data.files": ("GetImage", "GetMask"),
-    "data.loaders": ("seg_dataloaders",),
+    "data.loaders": ("PartMaskBlock", "seg_dataloaders"),
     "data.sample": ("draw_sample",),
     "errors": ("InputError",),
     "experiments.train": ("save_run", "train"),
@@ -50,6 +50,7 @@ __all__ = [
     "InputError",
     "IoULoss",
     "LevelIoU",
+    "PartMaskBlock",
     "Run",
     "Settings",
     "SumLoss",

@@ -55,7 +55,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, run: Any, about: str, settings: bool = False) -> argparse.ArgumentParser:
-        tail = "Any key of the configuration may follow, as --train.epochs 30 or train.epochs=30." if settings else ""
+        tail = (
+            "Any key of --print-config may follow, as --train.epochs 30 or --train.lr '[1e-3, 5e-3]'."
+            if settings
+            else ""
+        )
         sub = commands.add_parser(
             name, help=about, description=f"{about[0].upper()}{about[1:]}. {tail}", allow_abbrev=False
         )
@@ -68,28 +72,30 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="print the scores as JSON")
 
     sub = command("evaluate", _evaluate, "score a finished run on a dataset at native size")
-    sub.add_argument("run_folder", metavar="RUN")
+    sub.add_argument("run_folder", metavar="RUN", help="a folder that `fastseg train` or save_run wrote")
     sub.add_argument("--data.root", dest="root", metavar="DIR", help="another dataset than the run's own")
-    sub.add_argument("--split", default="valid", choices=("valid", "train"))
+    sub.add_argument("--split", default="valid", choices=("valid", "train"), help="which id list to score (valid)")
     sub.add_argument("--json", action="store_true", help="print the scores as JSON")
 
     sub = command("sample", _sample, "draw the embedded sample into a folder, in the Pascal-Part layout")
-    sub.add_argument("folder", metavar="DIR")
+    sub.add_argument("folder", metavar="DIR", help="a new folder")
     sub.add_argument("--train", type=int, default=576, metavar="N", help="photographs to train on (576)")
     sub.add_argument("--valid", type=int, default=96, metavar="N", help="photographs to validate on (96)")
     sub.add_argument("--size", default="375x500", metavar="HxW", help="height x width of most (375x500)")
-    sub.add_argument("--seed", type=int, default=0, metavar="S")
+    sub.add_argument("--seed", type=int, default=0, metavar="S", help="another one, another outcome (0)")
 
     sub = command("convert", _convert, "bring the original Pascal-Part .mat files to the layout that is read here")
-    sub.add_argument("--annotations", required=True, metavar="DIR", help="the folder Annotations_Part")
-    sub.add_argument("--images", required=True, metavar="DIR", help="the folder JPEGImages")
-    sub.add_argument("--out", required=True, metavar="DIR", help="the dataset to write")
+    sub.add_argument(
+        "--annotations", required=True, type=os.path.expanduser, metavar="DIR", help="the folder Annotations_Part"
+    )
+    sub.add_argument("--images", required=True, type=os.path.expanduser, metavar="DIR", help="the folder JPEGImages")
+    sub.add_argument("--out", required=True, type=os.path.expanduser, metavar="DIR", help="the dataset to write")
     sub.add_argument(
         "--protocol", default="person6", metavar="NAME|FILE", help="which part becomes which leaf (person6)"
     )
-    sub.add_argument("--valid-ids", metavar="FILE", help="ids to validate on, one a line")
+    sub.add_argument("--valid-ids", type=os.path.expanduser, metavar="FILE", help="ids to validate on, one a line")
     sub.add_argument("--valid-fraction", type=float, default=0.2, metavar="F", help="or a random share of all (0.2)")
-    sub.add_argument("--seed", type=int, default=0, metavar="S")
+    sub.add_argument("--seed", type=int, default=0, metavar="S", help="another one, another outcome (0)")
     return parser
 
 
@@ -102,7 +108,7 @@ def _overrides(rest: Sequence[str]) -> list[str]:
             found.append(word.removeprefix("--"))
         elif word.startswith("--"):
             if not words:
-                raise InputError(f"{word}: a value is missing behind it")
+                raise InputError(f"{word}: no such option, or a value is missing behind it; see --help")
             found.append(f"{word[2:]}={words.pop(0)}")
         else:
             raise InputError(

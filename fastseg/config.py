@@ -19,6 +19,19 @@ from fastseg.settings import LOSSES, Settings, as_losses
 REPLACED = ("hierarchy", "mirror", "loss")
 
 
+class UniqueKeys(yaml.SafeLoader):
+    """YAML's safe loader, which would silently let the last of two equal keys win; this one refuses them."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping whose keys differ."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: the key {key.value!r} stands twice; keep one")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def presets() -> list[str]:
     """Names of the presets that come with the package."""
     return sorted(f.name[:-5] for f in resources.files("fastseg.configs").iterdir() if f.name.endswith(".yaml"))
@@ -33,11 +46,13 @@ def load_config(source: str | Path | Mapping[str, Any] | None = None, *overrides
     if isinstance(source, str) and "=" in source:
         source, overrides = None, (source, *overrides)
     values = _read("sample" if source is None else source)
+    base = copy.deepcopy(values)
     for override in overrides:
         key, sep, text = override.removeprefix("--").partition("=")
         if not sep:
             raise InputError(f"{override!r} is not KEY=VALUE; write for example data.root=Pascal-part")
         _set(values, key.strip(), _parse(key, text))
+    values = _without_foreign_args(base, values)
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
@@ -55,20 +70,39 @@ def _read(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(source, Mapping):
         values, name = copy.deepcopy(dict(source)), "run"
     else:
-        path = resources.files("fastseg.configs") / f"{source}.yaml" if str(source) in presets() else Path(source)
+        path = (
+            resources.files("fastseg.configs") / f"{source}.yaml"
+            if str(source) in presets()
+            else Path(source).expanduser()
+        )
         if not path.is_file():
             near = difflib.get_close_matches(str(source), presets(), 1)
             hint = f"did you mean {near[0]}?" if near else f"give a .yaml file or one of {', '.join(presets())}"
             raise InputError(f"config {str(source)!r}: no such file or preset; {hint}")
         name = Path(source).stem
         try:
-            values = yaml.safe_load(path.read_text())
+            values = UniqueKeys(path.read_text(encoding="utf-8")).get_single_data()
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"config {source}: not YAML: {' '.join(str(error).split())}") from None
+            said = " ".join(str(error).replace('in "<unicode string>", ', "").split()).partition(" ^")[0]
+            raise InputError(f"config {source}: not YAML: {said}") from None
     if not isinstance(values, dict):
         raise InputError(f"config {source}: a mapping of keys is expected, as in `fastseg train --print-config`")
+    # A section left empty in a file says nothing, as if it were not there.
+    values = {key: value for key, value in values.items() if value is not None}
     base = _read(values.pop("preset")) if "preset" in values else {}
-    return _over({**base, "name": name.replace(" ", "_")}, values)
+    return _without_foreign_args(base, _over({**base, "name": name.replace(" ", "_")}, values))
+
+
+def _without_foreign_args(base: Mapping[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Constructor arguments were chosen for an architecture; another one does not inherit them."""
+    old, new = base.get("model"), values.get("model")
+    if not isinstance(old, Mapping) or not isinstance(new, Mapping) or old.get("arch") == new.get("arch"):
+        return values
+    inherited, args = old.get("args"), new.get("args")
+    if not isinstance(inherited, Mapping) or not isinstance(args, Mapping):
+        return values
+    own = {key: value for key, value in args.items() if key not in inherited or inherited[key] != value}
+    return {**values, "model": {**new, "args": own}}
 
 
 def _over(base: dict[str, Any], top: Mapping[str, Any], path: str = "") -> dict[str, Any]:
@@ -139,7 +173,7 @@ def _explain(error: ValidationError) -> str:
         elif fault["type"] == "literal_error" and isinstance(fault["input"], str):
             options = fault["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
             near = difflib.get_close_matches(fault["input"].lower(), [o.lower() for o in options], 1, 0.5)
-            hint = next((o for o in options if near and o.lower() == near[0]), None)
+            hint = next((o for o in options if len(options) > 1 and near and o.lower() == near[0]), None)
             lines.append(
                 f"{key}: {fault['input']!r} is none of {', '.join(options)}"
                 + (f"; did you mean {hint}?" if hint else "")

@@ -77,7 +77,7 @@ def curves_figure(history: Mapping[str, Sequence[float]], hierarchy: Hierarchy, 
     """Losses on the left, the mean IoU of each level on the right, over epochs; `best` marks the kept epoch."""
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     losses, scores = figure.subplots(1, 2)
-    epochs = [int(e) + 1 for e in history["epoch"]]
+    epochs = [int(epoch) for epoch in history["epoch"]]
     marker = {"marker": "o", "markersize": 3}
     losses.plot(epochs, history["train_loss"], label="training", color="#555555", **marker)
     losses.plot(epochs, history["valid_loss"], label="validation", color="#0072B2", **marker)
@@ -89,7 +89,7 @@ def curves_figure(history: Mapping[str, Sequence[float]], hierarchy: Hierarchy, 
         label = names[0] if len(names) == 1 else f"{len(names)} classes"
         scores.plot(epochs, history[f"miou{level}"], label=f"miou{level} ({label})", color=colour, **marker)
     if best is not None:
-        scores.axvline(best + 1, color="#D55E00", linestyle=":", linewidth=1.2, label=f"kept: epoch {best + 1}")
+        scores.axvline(best, color="#D55E00", linestyle=":", linewidth=1.2, label=f"kept: epoch {best}")
     scores.set(xlabel="epoch", ylabel="mean IoU", title="Mean IoU without background, valid, resized", ylim=(0, 1))
     for ax in (losses, scores):
         ax.grid(alpha=0.25)

@@ -118,9 +118,13 @@ class Run:
 
     def weights(self) -> dict[str, Tensor]:
         """The network's state, on the CPU."""
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        return load_file(self.path / WEIGHTS)
+        try:
+            return load_file(self.path / WEIGHTS)
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{self.path / WEIGHTS}: not readable as weights ({error}); the run is damaged") from None
 
     def write_config(self, cfg: Settings) -> None:
         """Write the complete configuration, paths made absolute, so that it repeats the run from anywhere."""

@@ -152,7 +152,9 @@ class Settings(_Settings):
         [CrossEntropySettings()], min_length=1, description="summed: cross_entropy, iou"
     )
     train: TrainSettings = Field(TrainSettings(), description="the schedule")
-    track: list[Literal["csv"]] = Field(["csv"], description="where scores go during a run: csv (history.csv)")
+    track: Annotated[list[Literal["csv"]], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = Field(
+        ["csv"], description="where scores go during a run: csv (history.csv)"
+    )
     out: str = Field("runs", description="folder that run folders are made in")
 
     @field_validator("hierarchy", mode="before")

@@ -48,11 +48,11 @@ def test_history_survives_what_wipes_fastais_recorder(quiet, tmp_path):
     learn.fit(1, 1e-4)
     learn.validate()
     learn.get_preds()
-    assert (len(learn.history.rows), learn.keep_best.kept) == (1, 0)
+    assert (len(learn.history.rows), learn.keep_best.kept) == (1, 1)
     learn.fit(1, 1e-4)
     with (tmp_path / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["epoch"] for row in rows] == ["0", "1"]
+    assert [row["epoch"] for row in rows] == ["1", "2"]
     assert "time" not in rows[0]
 
 
@@ -76,7 +76,7 @@ def test_keep_best_over_several_fits(quiet, tmp_path, scores, kept):
     learn.add_cbs([best, Fake()])
     learn.fit(2, 1e-3)
     learn.fit(1, 1e-3)
-    assert best.kept == kept
+    assert best.kept == kept + 1
     saved = load_file(tmp_path / "best.safetensors")
     assert all(torch.equal(saved[k], v) for k, v in states[kept].items())
     assert [p.name for p in tmp_path.glob("best*")] == ["best.safetensors"]

@@ -105,6 +105,24 @@ def test_wrong_settings_end_in_one_or_two_lines(override):
     assert len(message.splitlines()) <= 2
 
 
+def test_another_architecture_does_not_inherit_constructor_arguments(tmp_path):
+    assert load_config().model.args == {"decoder_dropout": 0.0}
+    assert load_config("model.arch=Unet").model.args == {}
+    assert load_config("model.args.encoder_depth=4", "model.arch=Unet").model.args == {"encoder_depth": 4}
+    (tmp_path / "mine.yaml").write_text("preset: sample\nmodel: {arch: Unet, args: {encoder_depth: 4}}\n")
+    assert load_config(tmp_path / "mine.yaml").model.args == {"encoder_depth": 4}
+    assert load_config("train.epochs=3").model.args == {"decoder_dropout": 0.0}
+
+
+def test_a_key_that_stands_twice_and_an_empty_section(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("train: {epochs: 1}\ndata:\ntrain: {batch_size: 4}\n")
+    with pytest.raises(InputError, match="line 3: the key 'train' stands twice"):
+        load_config(file)
+    file.write_text("data:\ntrain: {epochs: 1}\n")
+    assert load_config(file).data == load_config().data
+
+
 def test_wrong_sources(tmp_path):
     with pytest.raises(InputError, match="did you mean sample"):
         load_config("sampl")

@@ -24,7 +24,7 @@ def test_five_lines_of_python(quiet, tmp_path):
     assert all(torch.equal(value, before[key]) for key, value in learn.model.state_dict().items())
     assert learn.history.rows == []
     learn.fit_one_cycle(2, 1e-3)
-    assert [row["epoch"] for row in learn.history.rows] == [0, 1]
+    assert [row["epoch"] for row in learn.history.rows] == [1, 2]
     assert list(learn.history.rows[0]) == [
         "epoch", "train_loss", "valid_loss", "miou0", "miou1", "miou2", "cross_entropy", "iou", "lr"]  # fmt: skip
     row = learn.history.rows[-1]
@@ -69,6 +69,29 @@ def test_fastai_freezes_the_encoder_but_for_its_batchnorm(quiet):
     assert (len(encoder), len(norms)) == (147, 98)
     assert seen == [(98, 98 + everything - 147), (147, everything), (147, everything)]
     assert not torch.equal(before[0], encoder[0])
+
+
+def test_arguments_of_fastais_learner_take_the_configurations_place(quiet):
+    from fastai.metrics import foreground_acc
+
+    class Mark(Callback):
+        pass
+
+    loss = IoULoss()
+    learn = quiet(loss_func=loss, metrics=foreground_acc, cbs=Mark(), wd=0.5)
+    assert learn.loss_func is loss
+    assert learn.wd == 0.5
+    assert [m.name for m in learn.metrics] == ["miou0", "miou1", "miou2", "foreground_acc"]
+    assert hasattr(learn, "mark")
+
+
+def test_predict_takes_ids_and_paths(quiet, drawn):
+    learn = quiet()
+    path = next((drawn / "JPEGImages").iterdir())
+    masks = [learn.predict(item)[0] for item in (path.stem, path, str(path))]
+    assert masks[0].shape == (32, 64)
+    assert torch.equal(masks[0], masks[1])
+    assert torch.equal(masks[0], masks[2])
 
 
 def test_slices_give_the_encoder_its_own_rate(quiet):

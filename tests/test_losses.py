@@ -220,10 +220,17 @@ def test_losses_of_a_configuration():
     assert list(twice.parts) == ["iou", "cross_entropy", "iou-2"]
 
 
+def test_a_list_of_levels_means_equal_weights():
+    logits, target = batch()
+    assert IoULoss(TREE, [0, 2])(logits, target) == IoULoss(TREE, {0: 1, 2: 1})(logits, target)
+    with pytest.raises(InputError, match="level 5"):
+        IoULoss(TREE, [5])
+
+
 def test_wrong_use():
     with pytest.raises(InputError, match="need a hierarchy"):
         IoULoss(levels={0: 1})
-    with pytest.raises(InputError, match="add up to 0"):
+    with pytest.raises(InputError, match="nor all 0"):
         IoULoss(TREE, {0: 0})
     with pytest.raises(InputError, match="neither"):
         IoULoss(classes="some")

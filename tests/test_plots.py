@@ -30,9 +30,9 @@ def test_results_show_photograph_truth_and_prediction_with_a_legend(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["results.png"]
 
 
-@pytest.mark.parametrize("best", [None, 1])
+@pytest.mark.parametrize("best", [None, 2])
 def test_curves_plot_what_the_history_says(best):
-    history = {"epoch": [0, 1], "train_loss": [2.0, 1.0], "valid_loss": [3.0, 2.5]}
+    history = {"epoch": [1, 2], "train_loss": [2.0, 1.0], "valid_loss": [3.0, 2.5]}
     history |= {f"miou{level}": [0.1 * level, 0.2 * level] for level in range(3)}
     losses, scores = curves_figure(history, TREE, best).axes
     assert [list(line.get_ydata()) for line in losses.lines] == [[2.0, 1.0], [3.0, 2.5]]

@@ -16,6 +16,11 @@ def test_a_damaged_run_is_named(run):
         Run.open(run / "away")
     with pytest.raises(InputError, match="not a finished run"):
         Run.open(run.parent)
+    weights = (run / "model.safetensors").read_bytes()
+    (run / "model.safetensors").write_bytes(weights[:1000])
+    with pytest.raises(InputError, match="not readable as weights"):
+        load_model(Run.open(run))
+    (run / "model.safetensors").write_bytes(weights)
     card = run / "model.json"
     text = card.read_text()
     card.write_text(text.replace('"FPN"', '"Unet"'))

@@ -25,7 +25,7 @@ def test_a_run_folder_is_whole_and_repeats_the_run(run, tiny):
     assert sorted(path.name for path in run.iterdir()) == FILES
     with (run / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert set(rows[0]) == {"epoch", "train_loss", "valid_loss", "miou0", "miou1", "miou2", "lr"}
     for picture in ("curves.png", "results.png"):
         assert min(Image.open(run / picture).size) > 300
@@ -71,6 +71,23 @@ def test_what_save_run_wrote_gives_the_same_scores_when_loaded(tiny, tmp_path):
     (tmp_path / "notes" / "mine.txt").write_text("precious")
     with pytest.raises(InputError, match="not empty, and not a run"):
         save_run(learn, tmp_path / "notes")
+
+
+def test_a_run_says_what_was_done_not_what_was_configured(tiny, tmp_path):
+    from fastseg.learning.learner import seg_learner
+
+    learn = seg_learner(tiny("train.keep=best"))
+    run = save_run(learn, tmp_path / "untrained")
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert (metrics["keep"], metrics["epoch"], Run.open(run).cfg.train.keep) == ("last", 0, "last")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be made"):
+        save_run(learn, tmp_path / "file")
+
+
+def test_training_that_diverges_is_no_success(tiny, tmp_path):
+    with pytest.raises(InputError, match=r"train\.lr: the loss became infinite or NaN in epoch 1"):
+        train(tiny("train.lr=1e30"))
 
 
 def test_a_file_that_turns_out_bad_stops_the_run_and_keeps_the_folder(tiny, drawn_copy, tmp_path):

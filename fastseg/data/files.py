@@ -174,12 +174,15 @@ def resize_mask(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 class GetImage:
-    """DataBlock getter: id → RGB `PIL.Image`, turned as its mask needs."""
+    """DataBlock getter: id (or a photograph's own path) → RGB `PIL.Image`, turned as its mask needs."""
 
     def __init__(self, root: str | Path, images: str = "JPEGImages", masks: str = "gt_masks"):
         self.files = Files(Path(root), images, masks)
 
-    def __call__(self, name: str) -> Image.Image:
+    def __call__(self, name: str | Path) -> Image.Image:
+        # A file's own path is what `learn.predict` is asked with; there is no mask to look at then.
+        if Path(name).suffix and Path(name).is_file():
+            return read_image(Path(name))
         return read_image(self.files.image(name), mask_shape(self.files.mask(name)))
 
 
@@ -197,7 +200,8 @@ def _npy(path: Path) -> np.ndarray:
     try:
         ids = np.load(path, mmap_mode="r", allow_pickle=False)
     except READ_ERRORS as error:
-        raise InputError(f"{path}: not a readable .npy array ({_short(error)}); replace it") from None
+        kind = type(error).__name__
+        raise InputError(f"{path}: not a readable .npy array of numbers ({kind}); replace it") from None
     if not isinstance(ids, np.ndarray) or ids.dtype.kind not in "iu" or ids.ndim != 2:
         shape, kind = getattr(ids, "shape", "?"), getattr(ids, "dtype", "?")
         raise InputError(f"{path}: an array of {kind} {shape}; a mask is a 2-D array of whole numbers")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from fastai.callback.tracker import TerminateOnNaNCallback
 from fastai.learner import Learner
 from fastcore.imports import IN_NOTEBOOK
 
@@ -40,8 +41,12 @@ def train(cfg: Settings) -> Path:
     Everything that can be wrong before the first step raises `InputError` before the folder is made; a file that turns
     out bad later raises it and the folder stays.
     """
-    learn = seg_learner(cfg)
+    learn = seg_learner(cfg, cbs=TerminateOnNaNCallback())
+    if cfg.train.lr == "auto":
+        _say("train.lr: auto; asking lr_find")
     rate = peak_rate(cfg, learn.dls)
+    if cfg.train.lr == "auto":
+        _say(f"train.lr: {rate:.1e}")
     run = new_run_folder(cfg.out, cfg.name)
     Run(run).write_config(cfg)
     learn.history.file = run / HISTORY
@@ -53,15 +58,20 @@ def train(cfg: Settings) -> Path:
         _fit(learn, rate)
     else:
         learn.add_cb(EpochLines(total))
-        print(
-            f"training on {learn.dls.device}: {len(learn.dls.train_ds)} photographs, {total} epochs → {run}",
-            file=sys.stderr,
-        )
+        _say(f"training on {learn.dls.device}: {len(learn.dls.train_ds)} photographs, {total} epochs → {run}")
         with learn.no_bar(), learn.no_logging():
             _fit(learn, rate)
+    if (done := len(learn.history.rows)) < total:
+        raise InputError(
+            f"train.lr: the loss became infinite or NaN in epoch {done + 1}; lower it ({run} is unfinished)"
+        )
     if cfg.train.keep == "best":
         learn.model.load_state_dict(Run(run).weights())
     return save_run(learn, run)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _fit(learn: Learner, rate: float | slice) -> None:
@@ -85,15 +95,19 @@ def save_run(learn: Learner, path: str | Path) -> Path:
         raise InputError("save_run: this Learner has no cfg; make it with seg_learner")
     if run.is_dir() and any(run.iterdir()) and not (run / CONFIG).is_file():
         raise InputError(f"{run}: not empty, and not a run; name another folder")
-    run.mkdir(parents=True, exist_ok=True)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{run}: cannot be made ({error.strerror}); name another folder") from None
     cfg, model = learn.cfg, learn.model
-    Run(run).write_config(cfg)
+    best = getattr(learn, "keep_best", None)
+    keep = "last" if best is None else "best"
+    Run(run).write_config(cfg.model_copy(update={"train": cfg.train.model_copy(update={"keep": keep})}))
     write_weights(run / WEIGHTS, model)
     write_json(run / MODEL, model_card(cfg, normalisation(learn.dls)))
     scores, rows = _own_scores(learn) if learn.own_dls else _native_scores(learn)
-    best = getattr(learn, "keep_best", None)
-    kept = best.kept if best is not None else len(learn.history.rows) - 1
-    write_json(run / METRICS, {**scores, "keep": cfg.train.keep, "epoch": kept + 1})
+    kept = len(learn.history.rows) if best is None else best.kept
+    write_json(run / METRICS, {**scores, "keep": keep, "epoch": kept})
     if history := learn.history.rows:
         write_rows(run / HISTORY, history)
         write_rows(

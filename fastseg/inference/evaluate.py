@@ -147,9 +147,10 @@ def summary(scores: LevelIoU, protocol: str, split: str, images: int) -> dict[st
 
 def score_table(scores: dict[str, Any], tree: Hierarchy) -> str:
     """The table people read: the mean of each level, then its classes, best first."""
+    background = "no background in the tree" if tree.background is None else "background excluded"
     lines = [
         f"{scores['images']} photographs, {scores['split']} split, {scores['protocol']} size, "
-        f"{scores['definition']} definition, background excluded"
+        f"{scores['definition']} definition, {background}"
     ]
     for level in range(tree.depth):
         lines.append(f"miou{level}  {_shown(scores[f'miou{level}'])}")

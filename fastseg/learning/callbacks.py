@@ -76,7 +76,7 @@ class History(Callback):
         names = [name for name in self.recorder.metric_names if name not in ("epoch", "time")]
         # Without a validation pass the values end early.
         values = dict(zip(names, self.recorder.values[-1], strict=False))
-        self.rows.append({"epoch": len(self.rows), **values, "lr": self.opt.hypers[-1]["lr"]})
+        self.rows.append({"epoch": len(self.rows) + 1, **values, "lr": self.opt.hypers[-1]["lr"]})
         self.seconds.append(time.monotonic() - self.started)
         self.added = True
         if self.file:

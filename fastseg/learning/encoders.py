@@ -64,7 +64,7 @@ def encoder_stats(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """Tensors of a `.safetensors` or `.pth` file, on the CPU; nothing in it is executed."""
     if not path.is_file():
-        raise InputError(f"no weights file {path}; give a .safetensors or .pth file, imagenet or none")
+        raise InputError(f"model.weights: no file {path}; give a .safetensors or .pth file, imagenet or none")
     try:
         loaded = (
             load_file(path)

@@ -12,6 +12,7 @@ from fastai.data.transforms import Normalize
 from fastai.learner import Learner
 from fastai.optimizer import SGD, Adam, RMSProp, ranger
 from fastcore.basics import partialler, risinstance
+from fastcore.foundation import L
 
 from fastseg.data.loaders import seg_dataloaders
 from fastseg.learning.callbacks import CountedRandomness, History
@@ -24,12 +25,14 @@ from fastseg.settings import Settings
 OPTIMIZERS = {"adam": Adam, "sgd": partialler(SGD, mom=0.9), "rmsprop": RMSProp, "ranger": ranger}
 
 
-def seg_learner(cfg: Settings, dls: DataLoaders | None = None, **kwargs: Any) -> Learner:
+def seg_learner(
+    cfg: Settings, dls: DataLoaders | None = None, metrics: Any = None, cbs: Any = None, **kwargs: Any
+) -> Learner:
     """A fastai `Learner` for a configuration, on the device fastai detects; `cfg` stays on it as `learn.cfg`.
 
     `dls` takes the place of the configured data; normalisation with the encoder's statistics is added where they have
-    none, as `vision_learner` does. Further arguments go to `Learner` (`cbs` and `metrics` are added to our own). Raises
-    `InputError` for data and weights that are missing or do not fit.
+    none, as `vision_learner` does. `metrics` and `cbs` are added to our own; further arguments go to `Learner` and take
+    the place of what the configuration says. Raises `InputError` for data and weights that are missing or do not fit.
     """
     tree = cfg.classes()
     dls = seg_dataloaders(cfg) if dls is None else dls
@@ -39,12 +42,15 @@ def seg_learner(cfg: Settings, dls: DataLoaders | None = None, **kwargs: Any) ->
     _add_normalisation(dls, cfg.model.encoder)
     loss = build_loss(cfg)
     parts = [LossPart(name) for name in loss.parts] if isinstance(loss, SumLoss) and len(loss.parts) > 1 else []
-    learn = Learner(
-        dls, model, loss_func=loss, opt_func=OPTIMIZERS[cfg.train.optimizer], splitter=seg_splitter,
-        metrics=[*LevelIoU(tree), *parts, *kwargs.pop("metrics", [])], wd=cfg.train.weight_decay,
-        cbs=[CountedRandomness(cfg.train.seed), History(), *kwargs.pop("cbs", [])], path=kwargs.pop("path", cfg.out),
-        **kwargs,
-    )  # fmt: skip
+    own = {
+        "loss_func": loss,
+        "opt_func": OPTIMIZERS[cfg.train.optimizer],
+        "splitter": seg_splitter,
+        "wd": cfg.train.weight_decay,
+        "path": cfg.out,
+    }
+    metrics, cbs = [*LevelIoU(tree), *parts, *L(metrics)], [CountedRandomness(cfg.train.seed), History(), *L(cbs)]
+    learn = Learner(dls, model, metrics=metrics, cbs=cbs, **{**own, **kwargs})
     learn.cfg, learn.own_dls = cfg, getattr(dls, "settings", None) != cfg.data
     return learn
 

@@ -94,11 +94,12 @@ class IoULoss(SegLoss):
     that level's marginal probabilities. It is the differentiable twin of the mean IoUs that are scored (Rahman & Wang
     2016, eq. 3–5).
 
-    `levels` maps level → weight (default: the leaves alone) and needs `hierarchy`. `classes` averages over those
-    present in the masks, or all. Without any class the loss is 0. `smooth` (s) is in pixels.
+    `levels` maps level → weight, or lists levels of equal weight (default: the leaves alone), and needs `hierarchy`.
+    `classes` averages over those present in the masks, or all. Without any class the loss is 0. `smooth` (s) is in
+    pixels.
     """
 
-    def __init__(self, hierarchy: Hierarchy | None = None, levels: Mapping[int, float] | None = None,
+    def __init__(self, hierarchy: Hierarchy | None = None, levels: Mapping[int, float] | Sequence[int] | None = None,
                  per_image: bool = False, background: bool = False, classes: Literal["present", "all"] = "present",
                  smooth: float = 1e-3, **kwargs):  # fmt: skip
         super().__init__(**kwargs)
@@ -106,9 +107,12 @@ class IoULoss(SegLoss):
             raise InputError("IoULoss: levels need a hierarchy")
         if classes not in ("present", "all"):
             raise InputError(f"IoULoss: classes {classes!r} is neither 'present' nor 'all'")
-        self.hierarchy, self.levels = hierarchy, dict(levels or {-1: 1.0})
-        if not sum(self.levels.values()) > 0:
-            raise InputError("IoULoss: the levels' weights add up to 0")
+        chosen = levels if isinstance(levels, Mapping) else dict.fromkeys(levels or (), 1.0)
+        self.hierarchy, self.levels = hierarchy, dict(chosen or {-1: 1.0})
+        for level in chosen:
+            hierarchy.level(level)
+        if min(self.levels.values()) < 0 or not sum(self.levels.values()) > 0:
+            raise InputError("IoULoss: the levels' weights must not be negative, nor all 0")
         self.per_image, self.background, self.classes, self.smooth = per_image, background, classes, smooth
 
     def batch_loss(self, logits: Tensor, target: Tensor) -> Tensor:
