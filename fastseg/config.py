@@ -25,7 +25,7 @@ class UniqueKeys(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A mapping whose keys differ."""
         seen: set[str] = set()
-        for key, _ in node.value:
+        for key in [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]:
             if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
                 raise yaml.YAMLError(f"line {key.start_mark.line + 1}: the key {key.value!r} stands twice; keep one")
             seen.add(key.value)
@@ -43,7 +43,7 @@ def load_config(source: str | Path | Mapping[str, Any] | None = None, *overrides
     Without a source: the preset `sample`. Overrides go over the file, the file over the preset that its key `preset`
     names, the preset over the defaults. Raises `InputError` naming the key, what is wrong and what would do.
     """
-    if isinstance(source, str) and "=" in source:
+    if isinstance(source, str) and "=" in source and not Path(source).is_file():
         source, overrides = None, (source, *overrides)
     values = _read("sample" if source is None else source)
     base = copy.deepcopy(values)

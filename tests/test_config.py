@@ -133,6 +133,9 @@ def test_wrong_sources(tmp_path):
     broken.write_text("- a\n")
     with pytest.raises(InputError, match="mapping"):
         load_config(broken)
+    broken.write_text("{[a]: 1}\n")
+    with pytest.raises(InputError, match="not YAML"):
+        load_config(broken)
     broken.write_text("hierarchy: &x {a: 0, b: *x}\n")
     with pytest.raises(InputError, match="contains itself"):
         load_config(broken)
