@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -171,13 +172,15 @@ def _show_results(
     ctxs=None,
     max_n=6,
     nrows=None,
-    ncols=1,
+    ncols=None,
     figsize=None,
     level=-1,
     **kwargs,
 ):
     """Truth and prediction side by side, with a legend; `level` chooses the tree's level."""
     count = min(len(samples), max_n)
+    if nrows is None and ncols is None:
+        ncols = min(3, math.isqrt(count - 1) + 1)
     axes = ctxs or get_grid(count, nrows=nrows, ncols=ncols, figsize=figsize, double=True)
     tree = samples[0][1].tree
     for i, ((image, mask), (guess, *_)) in enumerate(zip(samples[:count], outs[:count], strict=True)):
