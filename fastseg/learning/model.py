@@ -88,8 +88,3 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*timm.*")
         yield
-
-
-def model_args(settings: ModelSettings) -> dict[str, Any]:
-    """What `create_model` needs to build the same network again, without its pretrained weights."""
-    return {"arch": settings.arch, "encoder": settings.encoder, "weights": "none", "args": dict(settings.args)}
