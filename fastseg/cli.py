@@ -30,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
     try:
+        if rest and not args.settings:
+            raise InputError(f"{rest[0]!r} is no option of this command; see --help")
         args.run(args, _overrides(rest))
     except InputError as error:
         print(f"fastseg {args.command}: {error}", file=sys.stderr)
@@ -117,11 +119,6 @@ def _overrides(rest: Sequence[str]) -> list[str]:
     return found
 
 
-def _no_settings(overrides: Sequence[str]) -> None:
-    if overrides:
-        raise InputError(f"{overrides[0].partition('=')[0]!r} is no option of this command; see --help")
-
-
 def _train(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from fastseg.config import dump_config, load_config
 
@@ -138,7 +135,6 @@ def _train(args: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 
 def _evaluate(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    _no_settings(overrides)
     from fastseg.run import Run
 
     run = Run.open(args.run_folder)
@@ -161,7 +157,6 @@ def _show(scores: dict[str, Any], tree: Any, as_json: bool, run: Path | None = N
 
 
 def _sample(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    _no_settings(overrides)
     from fastseg.config import load_config
     from fastseg.data.progress import progress_line
     from fastseg.data.sample import draw_sample
@@ -174,7 +169,6 @@ def _sample(args: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 
 def _convert(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    _no_settings(overrides)
     from fastseg.data.convert import convert
     from fastseg.data.progress import progress_line
 

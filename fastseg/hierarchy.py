@@ -168,7 +168,8 @@ class Hierarchy:
         """(n, 3) uint8 RGB, one for each node of a level; background is black.
 
         Hues belong to the nodes of the first level that has more than one foreground node; everything below is a
-        shade of its ancestor there, told apart by lightness, and a node above takes its first child's hue.
+        shade of its ancestor there, told apart by lightness and a slight turn of the hue, and a node above takes its
+        first child's hue.
         """
         branch = next((d for d in range(self.depth) if len(self.foreground(d)) > 1), self.depth - 1)
         groups = [self.levels[branch].members(node) for node in self.foreground(branch)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ from fastai.callback.tracker import TerminateOnNaNCallback
 from fastai.learner import Learner
 from fastcore.imports import IN_NOTEBOOK
 
-from fastseg.data.files import read_image, read_mask, resize_image
+from fastseg.data.files import read_image
 from fastseg.errors import InputError
-from fastseg.inference.evaluate import native_batches, predict_batch, score, split_files, summary
-from fastseg.learning.callbacks import EpochLines, KeepBest, write_rows
+from fastseg.inference.evaluate import Batches, native_batches, predict_batch, score, split_files, summary
+from fastseg.learning.callbacks import EpochLines, KeepBest
 from fastseg.learning.learner import normalisation, peak_rate, seg_learner
 from fastseg.plots import curves_figure, results_figure, save_figure
 from fastseg.run import (
@@ -28,6 +29,7 @@ from fastseg.run import (
     model_card,
     new_run_folder,
     write_json,
+    write_rows,
     write_weights,
 )
 from fastseg.settings import Settings
@@ -128,14 +130,19 @@ def _native_scores(learn: Learner) -> tuple[dict[str, Any], list[Any]]:
     cfg, tree = learn.cfg, learn.cfg.classes()
     mean, std = normalisation(learn.dls)
     files, names = split_files(cfg, "valid")
-    scores = score(learn.model, tree, native_batches(files, names, len(tree), cfg.data.size, mean, std, cfg))
+
+    def batches(some: list[str]) -> Batches:
+        return native_batches(files, some, len(tree), cfg.data.size, mean, std, cfg)
+
+    scores = score(learn.model, tree, batches(names))
+    shown = [names[i] for i in np.linspace(0, len(names) - 1, min(EXAMPLES, len(names))).astype(int)]
+    pairs = [
+        pair for images, masks in batches(shown) for pair in zip(masks, _ids(learn.model, images, masks), strict=True)
+    ]
     rows = []
-    for name in [names[i] for i in np.linspace(0, len(names) - 1, min(EXAMPLES, len(names))).astype(int)]:
-        truth = read_mask(files.mask(name), len(tree))
-        image = read_image(files.image(name), truth.shape)
-        batch = torch.from_numpy(np.array(resize_image(image, cfg.data.size))).permute(2, 0, 1)[None] / 255
-        batch = (batch - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
-        rows.append((name, np.array(image), truth, _ids(learn.model, batch, truth.shape)))
+    for name, (truth, guess) in zip(shown, pairs, strict=True):
+        image = read_image(files.image(name), tuple(truth.shape))
+        rows.append((name, np.array(image), truth.numpy(), guess))
     return summary(scores, "native", "valid", len(names)), rows
 
 
@@ -148,14 +155,15 @@ def _own_scores(learn: Learner) -> tuple[dict[str, Any], list[Any]]:
     images = valid.decode((x, y))[0].as_subclass(torch.Tensor)
     images = images * 255 if images.is_floating_point() else images
     rows = []
-    for i in range(min(EXAMPLES, len(x))):
+    for i, guess in enumerate(_ids(learn.model, x[:EXAMPLES].as_subclass(torch.Tensor), y[:EXAMPLES])):
         truth = y[i].cpu().as_subclass(torch.Tensor).numpy().astype(np.uint8)
         image = images[i].clamp(0, 255).permute(1, 2, 0).numpy().astype(np.uint8)
-        rows.append((f"photograph {i + 1}", image, truth, _ids(learn.model, x[i : i + 1], truth.shape)))
+        rows.append((f"photograph {i + 1}", image, truth, guess))
     return summary(scores, "resized", "valid", len(learn.dls.valid_ds)), rows
 
 
 @torch.inference_mode()
-def _ids(model: torch.nn.Module, batch: torch.Tensor, shape: tuple[int, ...]) -> np.ndarray:
+def _ids(model: torch.nn.Module, images: torch.Tensor, masks: Iterable[torch.Tensor]) -> list[np.ndarray]:
+    """Predicted ids of a batch, each as large as its mask."""
     model.eval()
-    return next(predict_batch(model, batch.as_subclass(torch.Tensor), [shape])).cpu().numpy().astype(np.uint8)
+    return [ids.cpu().numpy().astype(np.uint8) for ids in predict_batch(model, images, [m.shape for m in masks])]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import random
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from fastai.callback.core import Callback
 
-from fastseg.run import write_weights
+from fastseg.run import write_rows, write_weights
 
 
 class CountedRandomness(Callback):
@@ -133,13 +132,3 @@ class EpochLines(Callback):
         scores = "  ".join(f"{key} {value:.3f}" for key, value in row.items() if key not in ("epoch", "lr"))
         tail = f"{left:.0f} s left" if left < 120 else f"{left / 60:.0f} min left"
         self.say(f"epoch {self.done}/{self.total}  {scores}" + (f"  {tail}" if self.done < self.total else ""))
-
-
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Rows of equal keys as a CSV file, under a temporary name first."""
-    part = path.with_suffix(".part")
-    with part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    part.replace(path)
