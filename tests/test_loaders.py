@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 import torch
 
-from fastseg.data.files import Files, read_mask
+from fastseg.data.files import Files
 from fastseg.data.loaders import PartMask, seg_dataloaders
+from fastseg.data.pictures import read_mask
 from fastseg.errors import InputError
 
 

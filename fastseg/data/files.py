@@ -1,46 +1,32 @@
-"""The folder layout: ids, photographs and masks, read as the network and the scores need them."""
+"""The folder layout: ids, and the photograph and mask of each, of one dataset or of several trained on together."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from fastseg.data.pictures import fitting_turn, mask_shape, open_image, read_image, read_mask
 from fastseg.errors import InputError
-from fastseg.hierarchy import IGNORE_INDEX
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".webp", ".bmp", ".tif", ".tiff")
 MASK_SUFFIXES = (".npy", ".png", ".PNG")
-ORIENTATION_TAG = 0x0112
-READ_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+Roots = str | Path | Sequence[str | Path]
 
 
-@dataclass(frozen=True)
-class Files:
-    """A dataset's folder: `root/images/ID.jpg` and `root/masks/ID.npy` (or `.png`)."""
-
-    root: Path
-    images: str = "JPEGImages"
-    masks: str = "gt_masks"
+class _Layout:
+    """What one folder and several have in common."""
 
     def image(self, name: str) -> Path:
         """The photograph of an id. Raises `InputError` where there is none."""
-        return self._find(name, self.images, IMAGE_SUFFIXES, "photograph")
+        raise NotImplementedError
 
     def mask(self, name: str) -> Path:
         """The mask of an id. Raises `InputError` where there is none."""
-        return self._find(name, self.masks, MASK_SUFFIXES, "mask")
-
-    def ids(self, list_name: str, limit: int | None = None) -> list[str]:
-        """Ids of a list under root, the first `limit` of them."""
-        if not self.root.is_dir():
-            raise InputError(
-                f"data.root: no folder {self.root}; give the one that holds {self.images}/ and {self.masks}/"
-            )
-        return read_ids(self.root / list_name)[:limit]
+        raise NotImplementedError
 
     def check(self, names: Sequence[str]) -> None:
         """Open every header: both files are there, readable, and of one size. Raises `InputError` naming the first."""
@@ -59,6 +45,36 @@ class Files:
             return str(error)
         return None
 
+
+@dataclass(frozen=True)
+class Files(_Layout):
+    """A dataset's folder: `root/images/ID.jpg` and `root/masks/ID.npy` (or `.png`)."""
+
+    root: Path
+    images: str = "JPEGImages"
+    masks: str = "gt_masks"
+
+    @property
+    def parts(self) -> dict[str, Files]:
+        """What goes before an id → the folder it is in: here nothing."""
+        return {"": self}
+
+    def image(self, name: str) -> Path:
+        """The photograph of an id. Raises `InputError` where there is none."""
+        return self._find(name, self.images, IMAGE_SUFFIXES, "photograph")
+
+    def mask(self, name: str) -> Path:
+        """The mask of an id. Raises `InputError` where there is none."""
+        return self._find(name, self.masks, MASK_SUFFIXES, "mask")
+
+    def ids(self, list_name: str, limit: int | None = None) -> list[str]:
+        """Ids of a list under root, the first `limit` of them."""
+        if not self.root.is_dir():
+            raise InputError(
+                f"data.root: no folder {self.root}; give the one that holds {self.images}/ and {self.masks}/"
+            )
+        return read_ids(self.root / list_name)[:limit]
+
     def _find(self, name: str, folder: str, suffixes: Sequence[str], what: str) -> Path:
         for suffix in suffixes:
             if (path := self.root / folder / f"{name}{suffix}").is_file():
@@ -71,6 +87,53 @@ class Files:
         raise InputError(f"{name}: no {what} {where / name}{suffixes[0]}; add it or take the id out of the id lists")
 
 
+@dataclass(frozen=True)
+class JoinedFiles(_Layout):
+    """Several datasets as one: an id is `PREFIX/ID`, where the prefix stands for a folder."""
+
+    parts: dict[str, Files]
+
+    @property
+    def root(self) -> Path:
+        """The first folder."""
+        return next(iter(self.parts.values())).root
+
+    def image(self, name: str) -> Path:
+        """The photograph of an id. Raises `InputError` where there is none."""
+        files, own = self._split(name)
+        return files.image(own)
+
+    def mask(self, name: str) -> Path:
+        """The mask of an id. Raises `InputError` where there is none."""
+        files, own = self._split(name)
+        return files.mask(own)
+
+    def ids(self, list_name: str, limit: int | None = None) -> list[str]:
+        """Ids of the lists of that name, one folder after the other; with a limit the folders take turns."""
+        lists = [[f"{prefix}/{name}" for name in files.ids(list_name)] for prefix, files in self.parts.items()]
+        if limit is None:
+            return list(chain.from_iterable(lists))
+        return [name for turn in zip_longest(*lists) for name in turn if name is not None][:limit]
+
+    def _split(self, name: str) -> tuple[Files, str]:
+        prefix, _, own = str(name).partition("/")
+        if prefix not in self.parts:
+            raise InputError(f"{name}: begins with none of the datasets {', '.join(self.parts)}")
+        return self.parts[prefix], own
+
+
+def open_files(root: Roots, images: str = "JPEGImages", masks: str = "gt_masks") -> Files | JoinedFiles:
+    """The layout under one folder, or under several, whose ids then begin with the folder's name."""
+    if isinstance(root, (str, Path)):
+        return Files(Path(root).expanduser(), images, masks)
+    parts: dict[str, Files] = {}
+    for folder in (Path(one).expanduser() for one in root):
+        name = folder.resolve().name
+        prefix = next(p for n in range(len(parts) + 1) if (p := name if n == 0 else f"{name}-{n + 1}") not in parts)
+        parts[prefix] = Files(folder, images, masks)
+    return JoinedFiles(parts) if len(parts) > 1 else next(iter(parts.values()))
+
+
 def read_ids(path: Path) -> list[str]:
     """Ids of a text file, one a line; blank lines, surrounding spaces, CRLF and an image suffix do not matter."""
     if not path.is_file():
@@ -79,105 +142,11 @@ def read_ids(path: Path) -> list[str]:
     return [name.removesuffix(Path(name).suffix) if name.endswith(IMAGE_SUFFIXES) else name for name in names if name]
 
 
-def open_image(path: Path) -> Image.Image:
-    """A photograph with its header read. Raises `InputError` where it is none."""
-    try:
-        return Image.open(path)
-    except (UnidentifiedImageError, *READ_ERRORS) as error:
-        raise InputError(
-            f"{path}: not a readable photograph ({_short(error)}); replace it or take out its id"
-        ) from None
-
-
-def read_image(path: Path, shape: tuple[int, int] | None = None) -> Image.Image:
-    """A photograph of any PIL mode as RGB, 8 bits.
-
-    EXIF orientation is honoured, but where `shape` (height, width of its mask) fits only the photograph as stored.
-    Raises `InputError` for an unreadable file, or where neither way fits `shape`.
-    """
-    with open_image(path) as image:
-        turn = True if shape is None else fitting_turn(image, shape, path)
-        try:
-            image.load()
-        except READ_ERRORS as error:
-            raise InputError(
-                f"{path}: the photograph breaks off ({_short(error)}); replace it or take out its id"
-            ) from None
-        return to_rgb(ImageOps.exif_transpose(image) if turn else image)
-
-
-def fitting_turn(image: Image.Image, shape: tuple[int, int], path: Path) -> bool:
-    """Whether EXIF orientation is to be applied so that the photograph has `shape` (height, width)."""
-    wide, high = image.size
-    stored = (high, wide)
-    turned = stored[::-1] if image.getexif().get(ORIENTATION_TAG, 1) in (5, 6, 7, 8) else stored
-    if shape not in (turned, stored):
-        raise InputError(
-            f"{path}: {turned[0]}x{turned[1]} (height x width), but its mask is {shape[0]}x{shape[1]}; "
-            "they must have one size"
-        )
-    return shape == turned
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any PIL mode → RGB; 16-bit grey is scaled, where Pillow alone would clip it."""
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image).astype(np.float64)
-        scale = 255.0 if values.max() <= 1 and image.mode == "F" else 1.0 if values.max() <= 255 else 1 / 257
-        image = Image.fromarray(np.clip(values * scale, 0, 255).round().astype(np.uint8))
-    return (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
-
-
-def mask_shape(path: Path) -> tuple[int, int]:
-    """(height, width) of a mask file from its header. Raises `InputError` where it cannot hold class ids."""
-    if path.suffix == ".npy":
-        return _npy(path).shape
-    with _open_png(path) as image:
-        return image.size[::-1]
-
-
-def read_mask(path: Path, leaves: int | None = None) -> np.ndarray:
-    """(H, W) uint8 leaf ids of a `.npy` (any integer dtype) or 8-bit / palette `.png` file, as stored.
-
-    Raises `InputError` for other content, and with `leaves` for an id that is neither below it nor 255.
-    """
-    if path.suffix == ".npy":
-        ids = np.array(_npy(path))
-    else:
-        with _open_png(path) as image:
-            try:
-                ids = np.array(image)
-            except READ_ERRORS as error:
-                raise InputError(f"{path}: the mask breaks off ({_short(error)}); replace it") from None
-    outside = (ids < 0) | (ids > IGNORE_INDEX)
-    if leaves is not None:
-        outside |= (ids >= leaves) & (ids != IGNORE_INDEX)
-    if outside.any():
-        known = f"0 to {leaves - 1}" if leaves else "0 to 254"
-        raise InputError(
-            f"{path}: class id {int(ids[outside][0])} is not in the tree ({known}, or 255 for no class); "
-            "mend the mask or the hierarchy"
-        )
-    return ids.astype(np.uint8)
-
-
-def resize_image(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """A photograph squeezed to `size` (height, width), bilinear and antialiased."""
-    return image.resize(size[::-1], Image.Resampling.BILINEAR)
-
-
-def resize_mask(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """A mask of ids brought to `size` (height, width) by nearest neighbour: no id appears that was not there."""
-    return mask.resize(size[::-1], Image.Resampling.NEAREST)
-
-
 class GetImage:
     """DataBlock getter: id (or a photograph's own path) → RGB `PIL.Image`, turned as its mask needs."""
 
-    def __init__(self, root: str | Path, images: str = "JPEGImages", masks: str = "gt_masks"):
-        self.files = Files(Path(root), images, masks)
+    def __init__(self, root: Roots, images: str = "JPEGImages", masks: str = "gt_masks"):
+        self.files = open_files(root, images, masks)
 
     def __call__(self, name: str | Path) -> Image.Image:
         # A file's own path is what `learn.predict` is asked with; there is no mask to look at then.
@@ -189,31 +158,8 @@ class GetImage:
 class GetMask:
     """DataBlock getter: id → 8-bit `PIL.Image` of leaf ids; with `leaves`, only 0..leaves-1 and 255 are taken."""
 
-    def __init__(self, root: str | Path, masks: str = "gt_masks", leaves: int | None = None):
-        self.files, self.leaves = Files(Path(root), masks=masks), leaves
+    def __init__(self, root: Roots, masks: str = "gt_masks", leaves: int | None = None):
+        self.files, self.leaves = open_files(root, masks=masks), leaves
 
     def __call__(self, name: str) -> Image.Image:
         return Image.fromarray(read_mask(self.files.mask(name), self.leaves))
-
-
-def _npy(path: Path) -> np.ndarray:
-    try:
-        ids = np.load(path, mmap_mode="r", allow_pickle=False)
-    except READ_ERRORS as error:
-        kind = type(error).__name__
-        raise InputError(f"{path}: not a readable .npy array of numbers ({kind}); replace it") from None
-    if not isinstance(ids, np.ndarray) or ids.dtype.kind not in "iu" or ids.ndim != 2:
-        shape, kind = getattr(ids, "shape", "?"), getattr(ids, "dtype", "?")
-        raise InputError(f"{path}: an array of {kind} {shape}; a mask is a 2-D array of whole numbers")
-    return ids
-
-
-def _open_png(path: Path) -> Image.Image:
-    image = open_image(path)
-    if image.mode not in ("L", "P", "1"):
-        raise InputError(f"{path}: mode {image.mode}; a mask is an 8-bit grey or palette picture of class ids")
-    return image
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from fastai.data.block import DataBlock, TransformBlock
-from fastai.data.core import DataLoaders, show_batch, show_results
+from fastai.data.core import DataLoaders, TfmdDL, show_batch, show_results
 from fastai.data.transforms import IntToFloatTensor, Normalize
 from fastai.torch_core import TensorImage, TensorMask
 from fastai.vision import learner  # noqa: F401  its show_results must be there first, or it would win over ours
@@ -20,7 +19,9 @@ from fastai.vision.data import ImageBlock, get_grid
 from fasttransform import Transform
 from PIL import Image
 
-from fastseg.data.files import Files, GetImage, GetMask, resize_image, resize_mask
+from fastseg.data.files import Files, GetImage, GetMask, JoinedFiles, open_files
+from fastseg.data.frames import FrameReader, Framing
+from fastseg.data.machine import reading_workers
 from fastseg.data.progress import progress_line
 from fastseg.data.sample import embedded_sample
 from fastseg.errors import InputError
@@ -64,19 +65,46 @@ class AddTree(Transform):
         return mask
 
 
-class ResizeTo(Transform):
-    """Squeeze photograph (bilinear, antialiased) and mask (nearest neighbour) to one (height, width)."""
+class ToFrame(Transform):
+    """Bring photograph and mask, as pictures, to a frame's size."""
 
     order = 1
 
-    def __init__(self, size: tuple[int, int]):
-        self.size = tuple(size)
+    def __init__(self, framing: Framing):
+        self.framing = framing
 
     def encodes(self, image: PILImage):
-        return PILImage.create(resize_image(image, self.size))
+        frame = self.framing.image(torch.from_numpy(np.array(image)).permute(2, 0, 1))
+        return PILImage.create(frame.permute(1, 2, 0).numpy())
 
     def encodes(self, mask: PILPartMask):  # noqa: F811  fasttransform picks one by the argument's type
-        return PILPartMask.create(resize_mask(mask, self.size))
+        return PILPartMask.create(Image.fromarray(self.framing.mask(np.array(mask))))
+
+
+class PartDL(TfmdDL):
+    """A fastai DataLoader that reads whole batches where it has a `reader`, and item by item where it has none.
+
+    `reader` takes item numbers and returns photographs (B, 3, H, W) and ids (B, H, W), both uint8, and the
+    photographs' own shapes. Without one (a test set made by `test_dl`), items go through fastai's pipeline.
+    """
+
+    def __init__(self, dataset: Any = None, reader: Any = None, **kwargs: Any):
+        super().__init__(dataset, **kwargs)
+        self.reader = reader
+
+    def create_batches(self, samps: Iterable[int]) -> Iterator[tuple[TensorImage, PartMask]]:
+        """Batches of the numbered items, in a worker or in the main process."""
+        if self.reader is None:
+            yield from super().create_batches(samps)
+            return
+        for items in self.chunkify(samps):
+            images, masks, _ = self.reader(list(items))
+            yield TensorImage(images), PartMask(masks)
+
+    def new(self, dataset: Any = None, cls: Any = None, **kwargs: Any) -> PartDL:
+        """A copy with some settings changed; another dataset is read item by item."""
+        own = {"reader": self.reader} if dataset is None or dataset is self.dataset else {}
+        return super().new(dataset, cls, **{**own, **kwargs})
 
 
 def PartMaskBlock(tree: Hierarchy) -> TransformBlock:
@@ -91,36 +119,43 @@ def seg_dataloaders(cfg: Settings, stats: Stats | None = None) -> DataLoaders:
     leaf ids. `seg_learner` adds the encoder's statistics by itself. Raises `InputError` for what ids and headers tell:
     missing or mismatched files, an empty part, fewer training photographs than a batch.
     """
-    root = data_root(cfg)
-    tree, files = cfg.classes(), Files(root, cfg.data.images, cfg.data.masks)
+    tree, files = cfg.classes(), dataset_files(cfg)
     train = _limited(files, cfg.data.train_ids, cfg.data.limit, "data.limit")
     valid = _limited(files, cfg.data.valid_ids, cfg.data.limit_valid, "data.limit_valid")
     if not valid:
-        raise InputError(f"{root / cfg.data.valid_ids}: no ids to validate on; write at least one")
+        raise InputError(f"{files.root / cfg.data.valid_ids}: no ids to validate on; write at least one")
     if len(train) < cfg.train.batch_size:
         raise InputError(
             f"{len(train)} training photographs are fewer than one batch of {cfg.train.batch_size}, so "
             f"nothing would be learned; set train.batch_size to {max(len(train), 1)} or less, or add more"
         )
     files.check(train + valid)
+    framing = Framing(cfg.data.size)
+    roots = [part.root for part in files.parts.values()]
     block = DataBlock(
         blocks=(ImageBlock, PartMaskBlock(tree)),
-        getters=[GetImage(root, cfg.data.images, cfg.data.masks), GetMask(root, cfg.data.masks, len(tree))],
+        dl_type=PartDL,
+        getters=[GetImage(roots, cfg.data.images, cfg.data.masks), GetMask(roots, cfg.data.masks, len(tree))],
         splitter=_SplitAt(len(train)),
-        item_tfms=ResizeTo(cfg.data.size),
+        item_tfms=ToFrame(framing),
         batch_tfms=[] if stats is None else [Normalize.from_stats(*stats)],
     )
-    dls = block.dataloaders(train + valid, path=root, bs=cfg.train.batch_size, num_workers=cfg.data.workers)
+    workers = reading_workers() if cfg.data.workers is None else cfg.data.workers
+    dls = block.dataloaders(train + valid, path=files.root, bs=cfg.train.batch_size, num_workers=workers)
+    for loader, names in ((dls.train, train), (dls.valid, valid)):
+        loader.reader = FrameReader(files, names, len(tree), framing)
     dls.tree, dls.vocab, dls.c, dls.settings = tree, list(tree.leaves), len(tree), cfg.data
     return dls
 
 
-def data_root(cfg: Settings) -> Path:
-    """The dataset's folder; where none is configured, the embedded sample's, drawn on first use."""
-    if cfg.data.root is not None:
-        return Path(cfg.data.root).expanduser()
-    sample = cfg.data.sample
-    return embedded_sample(sample.train, sample.valid, sample.size, sample.seed, progress_line("drawing the sample"))
+def dataset_files(cfg: Settings) -> Files | JoinedFiles:
+    """The dataset's folder or folders; where none is configured, the embedded sample, drawn on first use."""
+    sample, root = cfg.data.sample, cfg.data.root
+    if root is None:
+        root = embedded_sample(
+            sample.train, sample.valid, sample.size, sample.seed, progress_line("drawing the sample")
+        )
+    return open_files(root, cfg.data.images, cfg.data.masks)
 
 
 class _SplitAt:
@@ -133,7 +168,7 @@ class _SplitAt:
         return list(range(self.n)), list(range(self.n, len(items)))
 
 
-def _limited(files: Files, list_name: str, limit: int | None, key: str) -> list[str]:
+def _limited(files: Files | JoinedFiles, list_name: str, limit: int | None, key: str) -> list[str]:
     names = files.ids(list_name)
     if limit is not None and limit > len(names):
         print(f"{key}: {limit} is more than the {len(names)} ids of {list_name}; taking all", file=sys.stderr)

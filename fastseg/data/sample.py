@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from fastseg.data.drawing.shots import shoot
+from fastseg.data.machine import cores
 from fastseg.errors import InputError
 
 # Names the cached copies: raise it whenever a drawing changes.
@@ -118,7 +119,7 @@ def _draw_beside(root: Path, train, valid, size, seed, workers, progress) -> Pat
 
 def _run(draw: Callable[[range], int], total: int, workers: int | None, progress: Progress | None) -> None:
     chunks = [range(first, min(first + CHUNK, total)) for first in range(0, total, CHUNK)]
-    workers = min(_processors() if workers is None else workers, len(chunks))
+    workers = min(cores() if workers is None else workers, len(chunks))
     done = 0
 
     def tell(count):
@@ -153,10 +154,6 @@ def _draw_chunk(indices: range, folder: Path, size: tuple[int, int], seed: int) 
 
 def _name(index: int) -> str:
     return f"sample_{index:06d}"
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _umask() -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from fastai.callback.tracker import TerminateOnNaNCallback
 from fastai.learner import Learner
 from fastcore.imports import IN_NOTEBOOK
 
-from fastseg.data.files import read_image
+from fastseg.data.frames import Framing, scoring_frame
+from fastseg.data.pictures import read_image
 from fastseg.errors import InputError
 from fastseg.inference.evaluate import Batches, native_batches, predict_batch, score, split_files, summary
 from fastseg.learning.callbacks import EpochLines, KeepBest
@@ -130,14 +131,17 @@ def _native_scores(learn: Learner) -> tuple[dict[str, Any], list[Any]]:
     cfg, tree = learn.cfg, learn.cfg.classes()
     mean, std = normalisation(learn.dls)
     files, names = split_files(cfg, "valid")
+    framing = scoring_frame(cfg.data.size, cfg.data.resize)
 
     def batches(some: list[str]) -> Batches:
-        return native_batches(files, some, len(tree), cfg.data.size, mean, std, cfg)
+        return native_batches(files, some, len(tree), framing, mean, std, cfg)
 
-    scores = score(learn.model, tree, batches(names))
+    scores = score(learn.model, tree, batches(names), framing)
     shown = [names[i] for i in np.linspace(0, len(names) - 1, min(EXAMPLES, len(names))).astype(int)]
     pairs = [
-        pair for images, masks in batches(shown) for pair in zip(masks, _ids(learn.model, images, masks), strict=True)
+        pair
+        for images, masks in batches(shown)
+        for pair in zip(masks, _ids(learn.model, images, masks, framing), strict=True)
     ]
     rows = []
     for name, (truth, guess) in zip(shown, pairs, strict=True):
@@ -163,7 +167,10 @@ def _own_scores(learn: Learner) -> tuple[dict[str, Any], list[Any]]:
 
 
 @torch.inference_mode()
-def _ids(model: torch.nn.Module, images: torch.Tensor, masks: Iterable[torch.Tensor]) -> list[np.ndarray]:
+def _ids(
+    model: torch.nn.Module, images: torch.Tensor, masks: Sequence[torch.Tensor], framing: Framing | None = None
+) -> list[np.ndarray]:
     """Predicted ids of a batch, each as large as its mask."""
     model.eval()
-    return [ids.cpu().numpy().astype(np.uint8) for ids in predict_batch(model, images, [m.shape for m in masks])]
+    guesses = predict_batch(model, images, [m.shape for m in masks], framing)
+    return [ids.cpu().numpy().astype(np.uint8) for ids in guesses]

@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from fastseg.data.files import Files, read_image, read_mask, resize_image
-from fastseg.data.loaders import data_root
+from fastseg.data.files import Files, JoinedFiles
+from fastseg.data.frames import Framing, decode_image, scoring_frame
+from fastseg.data.loaders import dataset_files
+from fastseg.data.machine import reading_workers
+from fastseg.data.pictures import read_mask
 from fastseg.errors import InputError
 from fastseg.hierarchy import Hierarchy
 from fastseg.learning.metrics import LevelIoU, leaf_ids
@@ -23,6 +24,7 @@ from fastseg.run import Run
 from fastseg.settings import ModelSettings, Settings
 
 SPLITS = ("valid", "train")
+FEW = 64  # photographs that are read sooner than workers start
 Batches = Iterable[tuple[Tensor, Sequence[Tensor]]]
 
 
@@ -46,8 +48,9 @@ def evaluate(run: str | Path | Run, root: str | Path | None = None, split: str =
     files, names = split_files(cfg, split)
     files.check(names)
     model, tree, card = load_model(run), run.hierarchy, run.card
-    batches = native_batches(files, names, len(tree), card["size"], card["mean"], card["std"], cfg)
-    scores = score(model, tree, batches, (lambda n: progress(n, len(names))) if progress else None)
+    framing = scoring_frame(card["size"], card["resize"])
+    batches = native_batches(files, names, len(tree), framing, card["mean"], card["std"], cfg)
+    scores = score(model, tree, batches, framing, (lambda n: progress(n, len(names))) if progress else None)
     return summary(scores, "native", split, len(names))
 
 
@@ -62,9 +65,9 @@ def load_model(run: Run) -> nn.Module:
     return place(model, torch.device("cuda" if torch.cuda.is_available() else "cpu")).eval()
 
 
-def split_files(cfg: Settings, split: str) -> tuple[Files, list[str]]:
+def split_files(cfg: Settings, split: str) -> tuple[Files | JoinedFiles, list[str]]:
     """Where a configuration's photographs lie, and the ids of one of its splits."""
-    files = Files(data_root(cfg), cfg.data.images, cfg.data.masks)
+    files = dataset_files(cfg)
     listed, limit = (
         (cfg.data.valid_ids, cfg.data.limit_valid) if split == "valid" else (cfg.data.train_ids, cfg.data.limit)
     )
@@ -75,27 +78,30 @@ def split_files(cfg: Settings, split: str) -> tuple[Files, list[str]]:
 
 
 class _Photographs(Dataset):
-    """Items (3, h, w) uint8 at the network's size and (H, W) uint8 ids at the photograph's own."""
+    """Items (3, h, w) uint8, framed for the network, and (H, W) uint8 ids at the photograph's own size."""
 
-    def __init__(self, files: Files, names: Sequence[str], leaves: int, size: Sequence[int]):
-        self.files, self.names, self.leaves, self.size = files, names, leaves, tuple(size)
+    def __init__(self, files: Files | JoinedFiles, names: Sequence[str], leaves: int, framing: Framing):
+        self.files, self.names, self.leaves, self.framing = files, names, leaves, framing
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         ids = read_mask(self.files.mask(self.names[i]), self.leaves)
-        image = resize_image(read_image(self.files.image(self.names[i]), ids.shape), self.size)
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1), torch.from_numpy(ids)
+        image = decode_image(self.files.image(self.names[i]), ids.shape)
+        return self.framing.image(image), torch.from_numpy(ids)
 
 
-def native_batches(files: Files, names: Sequence[str], leaves: int, size: Sequence[int], mean: Sequence[float],
-                   std: Sequence[float], cfg: Settings) -> Iterator[tuple[Tensor, Sequence[Tensor]]]:  # fmt: skip
-    """Batches of normalised photographs at the network's size and the masks at their own."""
-    workers = min(torch.get_num_threads(), 8) if cfg.data.workers is None else cfg.data.workers
-    workers = workers if len(names) > 64 else 0
+def native_batches(files: Files | JoinedFiles, names: Sequence[str], leaves: int, framing: Framing,
+                   mean: Sequence[float], std: Sequence[float],
+                   cfg: Settings) -> Iterator[tuple[Tensor, Sequence[Tensor]]]:  # fmt: skip
+    """Batches of normalised photographs as the network sees them, and the masks at their own size."""
+    workers = reading_workers() if cfg.data.workers is None else cfg.data.workers
     loader = DataLoader(
-        _Photographs(files, names, leaves, size), cfg.train.batch_size, num_workers=workers, collate_fn=_collate
+        _Photographs(files, names, leaves, framing),
+        cfg.train.batch_size,
+        num_workers=workers if len(names) > FEW else 0,
+        collate_fn=_collate,
     )
     centre, spread = torch.tensor(mean).view(1, 3, 1, 1) * 255, torch.tensor(std).view(1, 3, 1, 1) * 255
     for images, masks in loader:
@@ -106,24 +112,28 @@ def _collate(items: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, list[Tenso
     return torch.stack([image for image, _ in items]), [ids for _, ids in items]
 
 
-def predict_batch(model: nn.Module, images: Tensor, sizes: Iterable[Sequence[int]]) -> Iterator[Tensor]:
-    """(H, W) leaf ids of each photograph of a batch at its own size, on the network's device."""
+def predict_batch(
+    model: nn.Module, images: Tensor, sizes: Iterable[Sequence[int]], framing: Framing | None = None
+) -> Iterator[Tensor]:
+    """(H, W) leaf ids of each photograph of a batch at its own size, on the network's device.
+
+    `framing` is how the photographs were brought to the batch's size; None where that is their own.
+    """
     device = next(model.parameters()).device
     logits = model(images.to(device))
     for one, size in zip(logits, sizes, strict=True):
         one = one[None].float()
-        if tuple(size) != tuple(one.shape[-2:]):
-            one = F.interpolate(one, size=tuple(size), mode="bilinear", align_corners=False)
-        yield leaf_ids(one)[0]
+        yield leaf_ids(framing.undo(one, size) if framing else one)[0]
 
 
 @torch.inference_mode()
-def score(model: nn.Module, tree: Hierarchy, batches: Batches, seen: Callable[[int], None] | None = None) -> LevelIoU:
+def score(model: nn.Module, tree: Hierarchy, batches: Batches, framing: Framing | None = None,
+          seen: Callable[[int], None] | None = None) -> LevelIoU:  # fmt: skip
     """Count what a network makes of batches of photographs and masks of any sizes, photograph by photograph."""
     scores, count, device = LevelIoU(tree), 0, next(model.parameters()).device
     model.eval()
     for images, masks in batches:
-        for ids, mask in zip(predict_batch(model, images, [m.shape for m in masks]), masks, strict=True):
+        for ids, mask in zip(predict_batch(model, images, [m.shape for m in masks], framing), masks, strict=True):
             scores.update(ids[None], mask[None].to(device))
         count += len(masks)
         if seen:

@@ -1,0 +1,138 @@
+"""One photograph or mask read from its file: any PIL mode, EXIF turns, `.npy` and `.png` ids."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from fastseg.errors import InputError
+from fastseg.hierarchy import IGNORE_INDEX
+
+ORIENTATION_TAG = 0x0112
+# What `np.save` writes before bytes in C order: read by this, a mask takes a third of `np.load`'s time.
+NPY_BYTES = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '\|u1', 'fortran_order': False, 'shape': \((\d+), (\d+)\), \} *\n", re.DOTALL
+)
+READ_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+
+
+def open_image(path: Path) -> Image.Image:
+    """A photograph with its header read. Raises `InputError` where it is none."""
+    try:
+        return Image.open(path)
+    except (UnidentifiedImageError, *READ_ERRORS) as error:
+        raise InputError(
+            f"{path}: not a readable photograph ({_short(error)}); replace it or take out its id"
+        ) from None
+
+
+def read_image(path: Path, shape: tuple[int, int] | None = None) -> Image.Image:
+    """A photograph of any PIL mode as RGB, 8 bits.
+
+    EXIF orientation is honoured, but where `shape` (height, width of its mask) fits only the photograph as stored.
+    Raises `InputError` for an unreadable file, or where neither way fits `shape`.
+    """
+    with open_image(path) as image:
+        turn = True if shape is None else fitting_turn(image, shape, path)
+        try:
+            image.load()
+        except READ_ERRORS as error:
+            raise InputError(
+                f"{path}: the photograph breaks off ({_short(error)}); replace it or take out its id"
+            ) from None
+        return to_rgb(ImageOps.exif_transpose(image) if turn else image)
+
+
+def fitting_turn(image: Image.Image, shape: tuple[int, int], path: Path) -> bool:
+    """Whether EXIF orientation is to be applied so that the photograph has `shape` (height, width)."""
+    wide, high = image.size
+    stored = (high, wide)
+    turned = stored[::-1] if image.getexif().get(ORIENTATION_TAG, 1) in (5, 6, 7, 8) else stored
+    if shape not in (turned, stored):
+        raise InputError(
+            f"{path}: {turned[0]}x{turned[1]} (height x width), but its mask is {shape[0]}x{shape[1]}; "
+            "they must have one size"
+        )
+    return shape == turned
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any PIL mode → RGB; 16-bit grey is scaled, where Pillow alone would clip it."""
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image).astype(np.float64)
+        scale = 255.0 if values.max() <= 1 and image.mode == "F" else 1.0 if values.max() <= 255 else 1 / 257
+        image = Image.fromarray(np.clip(values * scale, 0, 255).round().astype(np.uint8))
+    return (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
+
+
+def mask_shape(path: Path) -> tuple[int, int]:
+    """(height, width) of a mask file from its header. Raises `InputError` where it cannot hold class ids."""
+    if path.suffix == ".npy":
+        return _npy(path, mmap_mode="r").shape
+    with _open_png(path) as image:
+        return image.size[::-1]
+
+
+def read_mask(path: Path, leaves: int | None = None) -> np.ndarray:
+    """(H, W) uint8 leaf ids of a `.npy` (any integer dtype) or 8-bit / palette `.png` file, as stored.
+
+    Raises `InputError` for other content, and with `leaves` for an id that is neither below it nor 255.
+    """
+    if path.suffix == ".npy":
+        ids = _npy_bytes(path)
+        ids = _npy(path) if ids is None else ids
+    else:
+        with _open_png(path) as image:
+            try:
+                ids = np.array(image)
+            except READ_ERRORS as error:
+                raise InputError(f"{path}: the mask breaks off ({_short(error)}); replace it") from None
+    if ids.dtype == np.uint8 and ids.max(initial=0) < (leaves or IGNORE_INDEX):
+        return ids
+    outside = (ids < 0) | (ids > IGNORE_INDEX)
+    if leaves is not None:
+        outside |= (ids >= leaves) & (ids != IGNORE_INDEX)
+    if outside.any():
+        known = f"0 to {leaves - 1}" if leaves else "0 to 254"
+        raise InputError(
+            f"{path}: class id {int(ids[outside][0])} is not in the tree ({known}, or 255 for no class); "
+            "mend the mask or the hierarchy"
+        )
+    return ids.astype(np.uint8)
+
+
+def _npy_bytes(path: Path) -> np.ndarray | None:
+    content = np.fromfile(path, np.uint8)
+    header = NPY_BYTES.match(content[:256].tobytes())
+    shape = (int(header[1]), int(header[2])) if header else (0, 0)
+    if header is None or len(content) - header.end() != shape[0] * shape[1]:
+        return None
+    return content[header.end() :].reshape(shape)
+
+
+def _npy(path: Path, **kwargs: str) -> np.ndarray:
+    try:
+        ids = np.load(path, allow_pickle=False, **kwargs)
+    except READ_ERRORS as error:
+        kind = type(error).__name__
+        raise InputError(f"{path}: not a readable .npy array of numbers ({kind}); replace it") from None
+    if not isinstance(ids, np.ndarray) or ids.dtype.kind not in "iu" or ids.ndim != 2:
+        shape, kind = getattr(ids, "shape", "?"), getattr(ids, "dtype", "?")
+        raise InputError(f"{path}: an array of {kind} {shape}; a mask is a 2-D array of whole numbers")
+    return ids
+
+
+def _open_png(path: Path) -> Image.Image:
+    image = open_image(path)
+    if image.mode not in ("L", "P", "1"):
+        raise InputError(f"{path}: mode {image.mode}; a mask is an 8-bit grey or palette picture of class ids")
+    return image
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__
