@@ -7,7 +7,7 @@ import io
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -36,12 +36,12 @@ class Recipe:
     read: Callable[[Path], np.ndarray]  # annotation file → (H, W) uint8 leaf ids and 255
     source: str  # suffix of the annotation files
     target: str  # suffix of the masks: .npy or .png
-    background: int | None = 0
+    blank: int | None = 0  # masks of nothing but this id and 255 are skipped
     tree: Hierarchy | None = None  # where there is one, `tree.yaml` is written
 
     def shows(self, mask: np.ndarray) -> bool:
-        """Whether any pixel is of a leaf other than the background."""
-        return bool(((mask != IGNORE_INDEX) & (mask != (-1 if self.background is None else self.background))).any())
+        """Whether a mask is worth writing."""
+        return bool(np.any(mask != IGNORE_INDEX if self.blank is None else ~np.isin(mask, (self.blank, IGNORE_INDEX))))
 
 
 def convert_files(
@@ -58,30 +58,27 @@ def convert_files(
 ) -> Summary:
     """Convert the annotation files of one or several folders by a recipe, and write the layout into `out`.
 
-    Of two id files (one id a line) both parts come, and what neither names is left alone; with one of them the rest is
-    the other part; with none a hash of (seed, id) draws `valid_fraction`. Masks of an earlier run by the same recipe
-    are kept, those of another are removed and redone; the id lists come last. `progress(done, total)` is called after
-    each file. A file that cannot be converted goes to `Summary.damaged` and the rest goes on; folders and settings that
-    cannot work are an `InputError`.
+    Two id files (one id a line) name the parts, and what stands in neither is left alone; of one, the rest is the other
+    part; without any, a hash of (seed, id) draws `valid_fraction`. Masks of an earlier run by the same recipe are kept,
+    those of another are removed and redone; the id lists come last. `progress(done, total)` is called after each file.
+    A file that cannot be converted goes to `Summary.damaged` and the rest goes on; folders and settings that cannot
+    work are an `InputError`.
     """
     out = Path(out)
     if not 0 <= valid_fraction < 1:
         raise InputError(f"the valid fraction is {valid_fraction}: it must be at least 0 and less than 1")
     sources, photos = listed(annotations, (recipe.source,)), listed(images, PHOTOGRAPHS)
-    train = None if train_ids is None else _read_ids(Path(train_ids), "train", sources.keys())
-    valid = None if valid_ids is None else _read_ids(Path(valid_ids), "valid", sources.keys())
+    train, valid = _read_ids(train_ids, "train", sources), _read_ids(valid_ids, "valid", sources)
     found = len(sources)
     if train is not None and valid is not None:
         if both := sorted(train & valid):
             raise InputError(f"{both[0]} is in {train_ids} and in {valid_ids}: take it out of one of them")
         sources = {name: file for name, file in sources.items() if name in train | valid}
     _prepare(out, recipe)
-    absent = _folders(images)[0]
     # In a folder of masks and photographs alike, a mask must not pass for its own photograph.
-    pairs = [
-        (file, photo if (photo := photos.get(name)) not in (None, file) else absent / f"{name}.jpg")
-        for name, file in sources.items()
-    ]
+    photos = {name: photo for name, photo in photos.items() if photo != sources.get(name)}
+    absent = _folders(images)[0]
+    pairs = [(file, photos.get(name, absent / f"{name}.jpg")) for name, file in sources.items()]
     summary, totals, ids = Summary(recipe.name, {}, unlisted=found - len(sources)), np.zeros(256, np.int64), []
     results = _run(partial(_convert_one, recipe=recipe, out=out), pairs, workers)
     for done, (name, (state, detail)) in enumerate(zip(sources, results, strict=True), 1):
@@ -144,9 +141,11 @@ def listed(folders: Folders, suffixes: Sequence[str]) -> dict[str, Path]:
     return dict(sorted(files.items()))
 
 
-def _read_ids(file: Path, part: str, known: Sequence[str]) -> set[str]:
+def _read_ids(file: str | Path | None, part: str, known: Iterable[str]) -> set[str] | None:
+    if file is None:
+        return None
     try:
-        ids = set(file.read_text(encoding="utf-8").split())
+        ids = set(Path(file).read_text(encoding="utf-8").split())
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the {part} ids from {file}: {error}") from None
     if not ids.intersection(known):
