@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from fastseg.config import dump_config, load_config
     from fastseg.data.convert import convert
     from fastseg.data.files import GetImage, GetMask
+    from fastseg.data.labels import convert_labels
     from fastseg.data.loaders import PartMaskBlock, seg_dataloaders
     from fastseg.data.sample import draw_sample
     from fastseg.errors import InputError
@@ -27,6 +28,7 @@ _HOMES = {
     "config": ("dump_config", "load_config"),
     "data.convert": ("convert",),
     "data.files": ("GetImage", "GetMask"),
+    "data.labels": ("convert_labels",),
     "data.loaders": ("PartMaskBlock", "seg_dataloaders"),
     "data.sample": ("draw_sample",),
     "errors": ("InputError",),
@@ -55,6 +57,7 @@ __all__ = [
     "Settings",
     "SumLoss",
     "convert",
+    "convert_labels",
     "create_model",
     "draw_sample",
     "dump_config",
