@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,8 +88,10 @@ class Framing:
             _resize(image, out)
             return out
         top, left, high, wide = self.box(image.shape[1:])
-        out[:] = torch.tensor(PADDING, dtype=torch.uint8).view(3, 1, 1)
-        out[:, top : top + high, left : left + wide] = _resize(image, image.new_empty((3, high, wide)))
+        colour = torch.tensor(PADDING, dtype=torch.uint8).view(3, 1, 1)
+        for border in (out[:, :top], out[:, top + high :], out[..., :left], out[..., left + wide :]):
+            border[:] = colour
+        out[:, top : top + high, left : left + wide] = _resize(image, _empty(1, (high, wide))[0])
         return out
 
     def mask(self, ids: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -150,6 +152,18 @@ class FrameReader:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(photograph, range(len(items))))
         return images, torch.from_numpy(masks), shapes
+
+
+def count_pixels(
+    files: Files | JoinedFiles, names: Sequence[str], leaves: int, progress: Callable[[int, int], None] | None = None
+) -> np.ndarray:
+    """(leaves,) int64 pixels of each class in the masks of some ids; 255 is not counted."""
+    counts = np.zeros(IGNORE_INDEX + 1, np.int64)
+    for done, name in enumerate(names, 1):
+        counts += np.bincount(read_mask(files.mask(name), leaves).ravel(), minlength=IGNORE_INDEX + 1)
+        if progress:
+            progress(done, len(names))
+    return counts[:leaves]
 
 
 def _empty(count: int, size: tuple[int, int]) -> Tensor:
