@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from fastseg.augmentations import AugmentSettings
 from fastseg.errors import InputError
 from fastseg.hierarchy import PASCAL_PART, Hierarchy
+from fastseg.values import Rate, Section, Size
 
 # What smp 0.5–0.6 asks of height and width; None takes any size. `test_config.py` holds it against smp's classes.
 ARCHITECTURES: dict[str, int | None] = {
@@ -21,57 +22,7 @@ POOLED_BATCHNORM = ("DeepLabV3", "DeepLabV3Plus", "PAN", "UPerNet")
 SMALLEST = {"PAN": 128}
 
 
-def _parse_size(value: Any) -> Any:
-    """'192x128', [192, 128] or 128 → (height, width)."""
-    sides = value.split("x") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
-    sides = [int(v) if isinstance(v, str) and v.strip().isdigit() else v for v in sides]
-    if len(sides) not in (1, 2) or not all(type(v) is int and v > 0 for v in sides):
-        raise ValueError(f"{value!r} is no size; write height x width in pixels, as 192x128 or [192, 128]")
-    return sides[0], sides[-1]
-
-
-Size = Annotated[tuple[int, int], BeforeValidator(_parse_size)]
-
-
-def _parse_rate(value: Any) -> Any:
-    """A number, two numbers or 'auto'; YAML 1.1 reads 3e-4 as text, which is taken as the number it means."""
-    if value == "auto":
-        return value
-    try:
-        rates = tuple(float(v) for v in value) if isinstance(value, (list, tuple)) else float(value)
-    except (TypeError, ValueError):
-        rates = ()
-    numbers = rates if isinstance(rates, tuple) else (rates,)
-    if len(numbers) not in (1, 2) or not all(0 < v < math.inf for v in numbers):
-        raise ValueError(f"{value!r} is neither a number above 0, nor two of them, [encoder, decoder], nor auto")
-    return rates if len(numbers) == 2 else numbers[0]
-
-
-Rate = Annotated[float | tuple[float, float] | Literal["auto"], BeforeValidator(_parse_rate)]
-
-
-def _parse_span(value: Any) -> Any:
-    """[0.5, 2] → (0.5, 2.0); one number stands for both."""
-    if value is None:
-        return None
-    numbers = value if isinstance(value, (list, tuple)) else [value, value]
-    try:
-        low, high = (float(v) for v in numbers)
-    except (TypeError, ValueError):
-        low, high = 0.0, 0.0
-    if not 0 < low <= high < math.inf:
-        raise ValueError(f"{value!r} is no span; write two numbers above 0, the lower one first, as [0.5, 2.0]")
-    return low, high
-
-
-Span = Annotated[tuple[float, float], BeforeValidator(_parse_span)]
-
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True, frozen=True)
-
-
-class SampleSettings(_Settings):
+class SampleSettings(Section):
     """The embedded drawn people, used where `data.root` is not set."""
 
     train: int = Field(576, ge=1, description="photographs to train on")
@@ -80,7 +31,7 @@ class SampleSettings(_Settings):
     seed: int = Field(0, ge=0, description="another seed draws other people")
 
 
-class DataSettings(_Settings):
+class DataSettings(Section):
     root: str | list[str] | None = Field(
         None, description="folder in the Pascal-Part layout, or a list of them; none: the embedded sample"
     )
@@ -94,85 +45,15 @@ class DataSettings(_Settings):
         "middle, 255 around), crop (random parts in training, padded in validation)")  # fmt: skip
     limit: int | None = Field(None, ge=1, description="train on the first N ids only")
     limit_valid: int | None = Field(None, ge=1, description="validate on the first N ids only")
-    cache: Literal[False] = Field(False, description="false: photographs are read from their files each epoch")
-    workers: int | None = Field(None, ge=0, description="reading processes; none: one for each core, 16 at most")
+    cache: Literal[False, True, "device"] = Field(
+        False,
+        description="true: frames once made are mapped from the user's cache folder; device: and kept in its memory",
+    )
+    workers: int | None = Field(None, ge=0, description="reading processes; null: what suits the machine and the cache")
     sample: SampleSettings = Field(SampleSettings(), description="the embedded sample, where root is none")
 
 
-# What each preset sets; `none` changes nothing. The evidence is in nbs/01_data.ipynb.
-AUGMENTATIONS: dict[str, dict[str, Any]] = {
-    "none": {
-        "flip": 0.0, "rotate": 0.0, "scale": (1.0, 1.0), "perspective": 0.0, "brightness": 0.0, "contrast": 0.0,
-        "saturation": 0.0, "hue": 0.0, "grey": 0.0, "blur": 0.0, "blur_sigma": 1.5, "jpeg": 0.0, "jpeg_quality": 30.0,
-        "erase": 0.0, "erase_area": (0.02, 0.15), "class_crop": 0.0, "class_crop_zoom": (1.2, 2.0),
-        "class_crop_pixels": 48,
-    },
-    "light": {
-        "flip": 0.5, "rotate": 10.0, "scale": (0.75, 1.5), "brightness": 0.2, "contrast": 0.2, "saturation": 0.2,
-        "hue": 0.02,
-    },
-    "strong": {
-        "flip": 0.5, "rotate": 20.0, "scale": (0.5, 2.0), "perspective": 0.15, "brightness": 0.4, "contrast": 0.4,
-        "saturation": 0.4, "hue": 0.05, "grey": 0.1, "blur": 0.1, "jpeg": 0.2, "erase": 0.2, "class_crop": 0.3,
-    },
-}  # fmt: skip
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-def _number(key: str, about: str) -> Any:
-    known = {name: values[key] for name, values in AUGMENTATIONS.items() if key in values}
-    said = ", ".join(f"{name} {list(v) if isinstance(v, tuple) else v}" for name, v in known.items())
-    return Field(None, description=f"{about} (null: the preset's: {said})")
-
-
-class AugmentSettings(_Settings):
-    preset: Literal[tuple(AUGMENTATIONS)] = Field("none", description="changes on every epoch: none, light, strong")
-    flip: Share | None = _number("flip", "share flipped left to right; the pairs of `mirror` change places")
-    rotate: Annotated[float, Field(ge=0, le=180)] | None = _number("rotate", "turned by up to so many degrees")
-    scale: Span | None = _number("scale", "zoomed between these factors, aspect kept")
-    perspective: Annotated[float, Field(ge=0, lt=0.5)] | None = _number("perspective", "tilted by up to this")
-    brightness: Share | None = _number("brightness", "changed by up to this share")
-    contrast: Share | None = _number("contrast", "changed by up to this share")
-    saturation: Share | None = _number("saturation", "changed by up to this share")
-    hue: Annotated[float, Field(ge=0, le=0.5)] | None = _number("hue", "turned by up to this part of the circle")
-    grey: Share | None = _number("grey", "share without colour")
-    blur: Share | None = _number("blur", "share blurred")
-    blur_sigma: Annotated[float, Field(gt=0, le=20)] | None = _number("blur_sigma", "largest sigma of a blur, pixels")
-    jpeg: Share | None = _number("jpeg", "share with the blocks of a poor JPEG")
-    jpeg_quality: Annotated[float, Field(ge=1, le=95)] | None = _number("jpeg_quality", "poorest quality of these")
-    erase: Share | None = _number("erase", "share with a rectangle erased (255 in the mask)")
-    erase_area: Span | None = _number("erase_area", "its share of the picture, from and to")
-    class_crop: Share | None = _number("class_crop", "share cropped around a pixel of a class drawn by rarity")
-    class_crop_zoom: Span | None = _number("class_crop_zoom", "zoom of these crops, from and to")
-    class_crop_pixels: Annotated[int, Field(ge=1)] | None = _number("class_crop_pixels", "fewest pixels of that class")
-    albumentations: str | None = Field(
-        None, description="a pipeline serialised by albumentations (.yaml, .json), applied before all others"
-    )
-
-    @model_validator(mode="after")
-    def _within_the_picture(self) -> AugmentSettings:
-        if self.erase_area and self.erase_area[1] > 1:
-            raise InputError(f"augment.erase_area: {self.erase_area[1]} is more than the whole picture; 1 at most")
-        return self
-
-    def resolved(self) -> AugmentSettings:
-        """The same with every number set, as the preset has them."""
-        numbers = {**AUGMENTATIONS["none"], **AUGMENTATIONS[self.preset]}
-        return self.model_copy(update={key: v for key, v in numbers.items() if getattr(self, key) is None})
-
-    def moves(self) -> bool:
-        """Whether photographs are enlarged, so that they must be read larger than the network sees them."""
-        n = self.resolved()
-        return bool(n.rotate or n.perspective or n.class_crop or n.scale != (1.0, 1.0))
-
-    def active(self) -> bool:
-        """Whether any batch is changed."""
-        n = self.resolved()
-        keys = ("flip", "brightness", "contrast", "saturation", "hue", "grey", "blur", "jpeg", "erase")
-        return self.moves() or any(getattr(n, key) for key in keys)
-
-
-class ModelSettings(_Settings):
+class ModelSettings(Section):
     arch: Literal[tuple(ARCHITECTURES)] = Field("FPN", description=f"decoder: {', '.join(ARCHITECTURES)}")
     encoder: str = Field("timm-tf_efficientnet_lite0", description="any encoder of segmentation_models_pytorch")
     weights: str = Field("imagenet", description="encoder weights: imagenet, none, or a .safetensors / .pth file")
@@ -184,14 +65,14 @@ class ModelSettings(_Settings):
         return "none" if value is None else value
 
 
-class CrossEntropySettings(_Settings):
+class CrossEntropySettings(Section):
     name: Literal["cross_entropy"] = "cross_entropy"
     weight: float = Field(1.0, ge=0, description="factor in the sum of losses")
     class_weights: list[float] | None = Field(None, description="one weight a leaf, by id")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
 
 
-class IoUSettings(_Settings):
+class IoUSettings(Section):
     name: Literal["iou"] = "iou"
     weight: float = Field(1.0, ge=0, description="factor in the sum of losses")
     levels: dict[int, float] | None = Field(None, description="level: weight; none: the leaves alone")
@@ -216,7 +97,7 @@ LossSettings = Annotated[CrossEntropySettings | IoUSettings, Field(discriminator
 LOSSES = {"cross_entropy": CrossEntropySettings, "iou": IoUSettings}
 
 
-class TrainSettings(_Settings):
+class TrainSettings(Section):
     epochs: int = Field(10, ge=0, description="epochs with all layers training, one cycle")
     frozen_epochs: int = Field(0, ge=0, description="epochs before them with the encoder frozen (BatchNorm trains)")
     lr: Rate = Field(
@@ -229,7 +110,7 @@ class TrainSettings(_Settings):
     keep: Literal["best", "last"] = Field("best", description="weights to keep: best deepest mIoU on valid, or last")
 
 
-class Settings(_Settings):
+class Settings(Section):
     """All that a run depends on; immutable: change it by `load_config` with overrides, or `model_copy`."""
 
     name: str = Field("run", pattern=r"^[\w.-]+$", description="ends the run folder's name")
@@ -256,6 +137,9 @@ class Settings(_Settings):
     def _fits_together(self) -> Settings:
         tree = self.classes()
         _check_size(self.data.size, self.model)
+        if self.augment.albumentations and self.data.cache == "device":
+            raise InputError("augment.albumentations works on the CPU, not on frames in a device's memory; "
+                             "set data.cache to true")  # fmt: skip
         if self.train.batch_size == 1 and self.model.arch in POOLED_BATCHNORM:
             raise InputError(
                 f"train.batch_size: 1 cannot train {self.model.arch}, whose BatchNorm sees one pixel a "

@@ -1,16 +1,13 @@
-import math
-
 import numpy as np
-import pytest
 import torch
 from fastai.torch_core import TensorImage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastseg.data.augment import CHANCES, Augmentation, draw_chances
+from fastseg.data.augment import Augmentation, draw_chances
 from fastseg.data.loaders import PartMask
 from fastseg.hierarchy import IGNORE_INDEX, PASCAL_PART, Hierarchy
-from fastseg.settings import AUGMENTATIONS, AugmentSettings
+from fastseg.settings import AugmentSettings
 
 TREE = Hierarchy(PASCAL_PART)
 SIDES = Hierarchy({"background": 0, "person": {"left_arm": 1, "right_arm": 2, "head": 3}}, [("left_arm", "right_arm")])

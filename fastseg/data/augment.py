@@ -57,6 +57,7 @@ class Augmentation(ItemTransform):
                  rarity: Sequence[float] | None = None, windows: bool = False):  # fmt: skip
         super().__init__()
         self.size, self.numbers, self.windows = tuple(size), settings.resolved(), windows
+        self.moving = windows or settings.moves()
         weights = np.ones(len(tree)) if rarity is None else np.array(rarity, np.float64)
         weights[[i for i in range(len(tree)) if i == tree.background]] = 0
         self.rarity = torch.from_numpy(weights).float()
@@ -72,16 +73,22 @@ class Augmentation(ItemTransform):
         chances = rest[0] if rest else torch.cat([torch.rand(len(x), len(CHANCES)), torch.ones(len(x), 2)], 1)
         chances = chances.to(x.device, x.dtype)
         drawn = dict(zip(CHANCES, chances.unbind(1), strict=False))
-        flip = drawn["flip"] < self.numbers.flip
-        x, y = self._move(x, y, drawn, flip, chances[:, len(CHANCES) :])
-        if self.swapped is not None:
-            y = torch.where(flip[:, None, None], self.swapped.to(y.device)[y.long()].to(y.dtype), y)
+        x, y = self._flip(x, y, drawn["flip"] < self.numbers.flip)
+        if self.moving or tuple(x.shape[-2:]) != self.size:
+            x, y = self._move(x, y, drawn, chances[:, len(CHANCES) :])
         x, y = self._erase(self._light(x, drawn), y, drawn)
         return TensorImage(x), y.as_subclass(type(mask))
 
-    def _move(
-        self, x: Tensor, y: Tensor, drawn: dict[str, Tensor], flip: Tensor, inner: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _flip(self, x: Tensor, y: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        mirrored = y.flip(-1)
+        if self.swapped is not None:
+            mirrored = self.swapped.to(y.device)[mirrored.long()].to(y.dtype)
+        return (
+            torch.where(chosen[:, None, None, None], x.flip(-1), x),
+            torch.where(chosen[:, None, None], mirrored, y),
+        )
+
+    def _move(self, x: Tensor, y: Tensor, drawn: dict[str, Tensor], inner: Tensor) -> tuple[Tensor, Tensor]:
         n = self.numbers
         low, high = n.scale
         zoom = torch.exp(math.log(low) + (math.log(high) - math.log(low)) * drawn["zoom"])
@@ -101,7 +108,7 @@ class Augmentation(ItemTransform):
             centre = torch.where(chosen[:, None], place.clamp(-room, room), centre)
         tilt = (torch.stack([drawn["tilt_x"], drawn["tilt_y"]], 1) * 2 - 1) * n.perspective
         angle = (drawn["angle"] * 2 - 1) * math.radians(n.rotate)
-        matrices = homographies(centre, zoom, angle, flip, tilt, self.size)
+        matrices = homographies(centre, zoom, angle, tilt, self.size)
         return warp(x, y, matrices, self.size, torch.tensor(PADDING) / 255)
 
     def _light(self, x: Tensor, drawn: dict[str, Tensor]) -> Tensor:

@@ -17,7 +17,7 @@ from threading import Thread
 import numpy as np
 from PIL import Image
 
-from fastseg.data.files import fitting_turn, open_image, read_mask
+from fastseg.data.pictures import fitting_turn, open_image, read_mask
 from fastseg.data.summary import Summary
 from fastseg.errors import InputError
 from fastseg.hierarchy import IGNORE_INDEX, Hierarchy

@@ -1,4 +1,4 @@
-"""One homography for each photograph of a batch: flips, turns, zooms, windows around rare classes, and the sampling."""
+"""One homography for each photograph of a batch: turns, zooms, windows around rare classes, and the sampling."""
 
 from __future__ import annotations
 
@@ -15,27 +15,20 @@ from fastseg.hierarchy import IGNORE_INDEX
 COARSE = 1.5
 
 
-def homographies(
-    centre: Tensor, zoom: Tensor, angle: Tensor, flip: Tensor, tilt: Tensor, size: Sequence[int]
-) -> Tensor:
+def homographies(centre: Tensor, zoom: Tensor, angle: Tensor, tilt: Tensor, size: Sequence[int]) -> Tensor:
     """(B, 3, 3) matrices that take a target's coordinates to those of its source, both from -1 to 1.
 
     `centre` (B, 2) is the source point (x, y) in the target's middle; `zoom` (B,) above 1 enlarges; `angle` (B,) is in
-    radians; `flip` (B,) bool mirrors left and right; `tilt` (B, 2) is the perspective along x and y, 0 for none.
-    `size` (height, width) keeps turns rigid in pixels.
+    radians; `tilt` (B, 2) is the perspective along x and y, 0 for none. `size` (height, width) keeps turns rigid in
+    pixels.
     """
     high, wide = size
     one, zero = torch.ones_like(zoom), torch.zeros_like(zoom)
     cos, sin = angle.cos() / zoom, angle.sin() / zoom
-    side = torch.where(flip, -one, one)
-    rows = [
-        torch.stack([cos * side, -sin * (high / wide), centre[:, 0]], 1),
-        torch.stack([sin * (wide / high) * side, cos, centre[:, 1]], 1),
-        torch.stack([zero, zero, one], 1),
-    ]
-    bent = torch.stack([torch.stack([one, zero, zero], 1), torch.stack([zero, one, zero], 1),
-                        torch.stack([tilt[:, 0], tilt[:, 1], one], 1)], 1)  # fmt: skip
-    return torch.stack(rows, 1) @ bent
+    moved = [(cos, -sin * (high / wide), centre[:, 0]), (sin * (wide / high), cos, centre[:, 1]), (zero, zero, one)]
+    bent = [(one, zero, zero), (zero, one, zero), (tilt[:, 0], tilt[:, 1], one)]
+    moved, bent = (torch.stack([torch.stack(row, 1) for row in rows], 1) for rows in (moved, bent))
+    return moved @ bent
 
 
 def warp(images: Tensor, masks: Tensor, matrices: Tensor, size: Sequence[int], fill: Tensor) -> tuple[Tensor, Tensor]:

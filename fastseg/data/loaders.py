@@ -20,9 +20,11 @@ from fasttransform import Transform
 from PIL import Image
 
 from fastseg.data.augment import Augmentation, draw_chances
+from fastseg.data.cache import cached_reader, on_device
 from fastseg.data.files import Files, GetImage, GetMask, JoinedFiles, open_files
 from fastseg.data.frames import FrameReader, Framing, count_pixels, scoring_frame
 from fastseg.data.machine import reading_workers
+from fastseg.data.pipeline import Pipeline
 from fastseg.data.progress import progress_line
 from fastseg.data.sample import embedded_sample
 from fastseg.errors import InputError
@@ -164,12 +166,21 @@ def seg_dataloaders(cfg: Settings, stats: Stats | None = None) -> DataLoaders:
             *([] if stats is None else [Normalize.from_stats(*stats)]),
         ],
     )
-    workers = reading_workers() if cfg.data.workers is None else cfg.data.workers
+    workers = reading_workers(bool(cfg.data.cache)) if cfg.data.workers is None else cfg.data.workers
     dls = block.dataloaders(train + valid, path=files.root, bs=cfg.train.batch_size, num_workers=workers)
-    dls.train.reader = FrameReader(files, train, len(tree), training_frame(cfg))
-    dls.valid.reader = FrameReader(files, valid, len(tree), exact)
+    readers = [
+        FrameReader(files, train, len(tree), training_frame(cfg)),
+        FrameReader(files, valid, len(tree), exact),
+    ]
+    if cfg.data.cache:
+        readers = [cached_reader(reader, progress_line("filling the cache")) for reader in readers]
+    if cfg.data.cache == "device":
+        readers = on_device(readers, dls.device)
+    dls.train.reader, dls.valid.reader = readers
     if changed:
         dls.train.seed = cfg.train.seed
+    if cfg.augment.albumentations:
+        dls.train.seed, dls.train.pipeline = cfg.train.seed, Pipeline(cfg.augment.albumentations, tree)
     dls.tree, dls.vocab, dls.c, dls.settings = tree, list(tree.leaves), len(tree), (cfg.data, cfg.augment)
     return dls
 

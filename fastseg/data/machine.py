@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 MOST_WORKERS = 8
+UNKNOWN_MEMORY = 4 << 30  # taken to be free where the system does not say (Windows)
 
 
 def cores() -> int:
@@ -24,3 +29,16 @@ def reading_workers(cached: bool = False) -> int:
     if cached or start != "fork":
         return 0
     return min(cores(), MOST_WORKERS)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes free on a device; of the main memory for the CPU and for devices that share it."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    known = getattr(os, "sysconf_names", {})
+    for name, share in (("SC_AVPHYS_PAGES", 1.0), ("SC_PHYS_PAGES", 0.5)):
+        if name in known:
+            return int(os.sysconf(name) * os.sysconf("SC_PAGE_SIZE") * share)
+    return UNKNOWN_MEMORY
