@@ -86,6 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--size", default="375x500", metavar="HxW", help="height x width of most (375x500)")
     sub.add_argument("--seed", type=int, default=0, metavar="S", help="another one, another outcome (0)")
 
+    sub = command("cache", _cache, "remove the cached frames that data.cache made")
+    sub.add_argument("action", choices=("clear",), help="clear: remove them all; the next run makes its own anew")
+
     sub = command("convert", _convert, "bring Pascal-Part's .mat files, or label maps, to the layout that is read here")
     where = {"required": True, "nargs": "+", "type": os.path.expanduser, "metavar": "DIR"}
     sub.add_argument("--annotations", **where, help="folders of .mat files, or of label maps (8-bit .png)")
@@ -166,6 +169,13 @@ def _sample(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     root = draw_sample(args.folder, settings.train, settings.valid, settings.size, settings.seed,
                        progress=progress_line("drawing"))  # fmt: skip
     print(f"{root}: {settings.train} photographs to train on, {settings.valid} to validate on")
+
+
+def _cache(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    from fastseg.data.cache import clear_cache
+
+    count, freed = clear_cache()
+    print(f"{count} cached sets of frames removed, {freed / 1e6:.0f} MB freed")
 
 
 def _convert(args: argparse.Namespace, overrides: Sequence[str]) -> None:

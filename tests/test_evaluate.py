@@ -1,8 +1,14 @@
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from fastseg.data.files import Files
+from fastseg.data.frames import Framing, decode_image
+from fastseg.data.pictures import read_mask
 from fastseg.errors import InputError
 from fastseg.hierarchy import PASCAL_PART, Hierarchy
 from fastseg.inference.evaluate import evaluate, load_model
@@ -46,3 +52,30 @@ def test_evaluate_on_another_folder_and_split(run, drawn_copy):
     np.save(drawn_copy / "gt_masks" / f"{name}.npy", np.full((3, 3), 1))
     with pytest.raises(InputError, match="its mask is 3x3"):
         evaluate(run, root=drawn_copy)
+
+
+@pytest.mark.parametrize("resize", ["pad", "crop"])
+def test_a_run_that_pads_is_scored_on_the_photograph_alone(tiny, resize):
+    from fastseg.experiments.train import train
+
+    run = train(tiny(f"data.resize={resize}", "data.size=64x64", "augment.preset=light"))
+    metrics = json.loads((run / "metrics.json").read_text())
+    again = evaluate(run)
+    assert {key: metrics[key] for key in again} == again
+    # The same by hand: frame, network, the frame's inner part, the photograph's size.
+    opened = Run.open(run)
+    model, framing = load_model(opened), Framing((64, 64), pad=True)
+    files = Files(Path(opened.cfg.data.root))
+    right = seen = 0
+    for name in files.ids("val_id.txt"):
+        ids = torch.from_numpy(read_mask(files.mask(name)))
+        x = framing.image(decode_image(files.image(name)))[None] / 255
+        mean, std = (torch.tensor(opened.card[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+        with torch.inference_mode():
+            logits = model((x - mean) / std)
+        top, left, high, wide = framing.box(ids.shape)
+        inner = logits[:, :, top : top + high, left : left + wide]
+        full = torch.nn.functional.interpolate(inner, ids.shape, mode="bilinear", align_corners=False)
+        right += int((full.argmax(1)[0] == ids).sum())
+        seen += ids.numel()
+    assert metrics["pixel_accuracy"] == pytest.approx(right / seen, abs=1e-4)

@@ -93,3 +93,87 @@ def test_the_order_of_an_epoch_does_not_depend_on_workers(tiny):
         train.rng = random.Random("0-0")
         orders.append(torch.cat([y.flatten(1).float().mean(1) for _, y in train]))
     assert torch.equal(*(order.as_subclass(torch.Tensor) for order in orders))
+
+
+def epoch_of(train, number=0):
+    import random
+
+    train.rng, train.epoch = random.Random(number), number
+    return [tuple(part.as_subclass(torch.Tensor) for part in batch) for batch in train]
+
+
+def equal(first, second):
+    return all(torch.equal(a, b) for one, two in zip(first, second, strict=True) for a, b in zip(one, two, strict=True))
+
+
+@pytest.mark.parametrize("resize", ["squish", "pad", "crop"])
+def test_augmented_batches_depend_on_seed_and_epoch_not_on_workers_or_the_cache(tiny, tmp_path, monkeypatch, resize):
+    monkeypatch.setenv("FASTSEG_CACHE", str(tmp_path / "cache"))
+    keys = (f"data.resize={resize}", "augment.preset=strong", "augment.class_crop=1")
+
+    def loader(*more):
+        return seg_dataloaders(tiny(*keys, *more)).train
+
+    first = epoch_of(loader())
+    assert first[0][0].shape == (4, 3, 32, 64)
+    assert equal(first, epoch_of(loader("data.workers=2")))
+    assert equal(first, epoch_of(loader("data.cache=true")))
+    assert equal(first, epoch_of(loader("data.cache=device")))
+    assert not equal(first, epoch_of(loader(), 1))
+    assert not equal(first, epoch_of(loader("train.seed=1")))
+
+
+def test_a_learner_counts_the_epochs_of_its_augmentation(quiet):
+    from fastai.callback.core import Callback
+
+    class Sums(Callback):
+        def before_batch(self):
+            if self.training:
+                sums.append(float(self.x.sum()))
+
+    runs = []
+    for fits in ((2,), (1, 1)):
+        sums = []
+        learn = quiet("augment.preset=light", cbs=Sums())
+        for epochs in fits:
+            learn.fit(epochs, 1e-4)
+        runs.append(sums)
+    assert runs[0] == runs[1]
+    assert len(set(runs[0])) == len(runs[0]) == 4
+
+
+def test_padding_is_255_and_validation_sees_the_whole_photograph(tiny):
+    for resize in ("pad", "crop"):
+        dls = seg_dataloaders(tiny(f"data.resize={resize}", "data.size=64x64"))
+        _, y = dls.valid.one_batch()
+        for mask, item in zip(y, dls.valid_ds, strict=False):
+            wide, high = item[0].size
+            inner = (mask != 255).nonzero()
+            shape = inner.amax(0) - inner.amin(0) + 1
+            assert shape.max() == 64
+            assert abs(shape[0] / shape[1] - high / wide) < 0.05
+    assert 255 not in seg_dataloaders(tiny()).valid.one_batch()[1]
+
+
+def test_crops_are_random_parts_at_the_photographs_own_aspect(tiny):
+    train = seg_dataloaders(tiny("data.resize=crop", "data.size=32x32", "train.batch_size=8")).train
+    shares = torch.stack([(epoch_of(train, i)[0][1] != 255).float().mean((1, 2)) for i in range(6)])
+    # From the whole photograph with bars around it to a window that is filled.
+    assert shares.min() < 0.85
+    assert shares.max() == 1
+    assert shares.std() > 0.03
+
+
+def test_show_batch_unique_shows_one_photograph_many_ways(tiny):
+    dls = seg_dataloaders(tiny("augment.preset=strong"))
+    *_, samples = dls.train.show_batch(show=False, unique=True, max_n=4)
+    assert len({float(image.sum()) for image, _ in samples}) == 4
+
+
+def test_several_roots_train_together(tiny, drawn, drawn_copy):
+    dls = seg_dataloaders(tiny(f"data.root=[{drawn}, {drawn_copy}]", "data.limit=6"))
+    assert len(dls.train_ds) == 6
+    assert {name.partition("/")[0] for name in dls.train_ds.items} == {drawn.name, drawn_copy.name}
+    x, y = dls.valid.one_batch()
+    assert torch.equal(x[:2], x[2:])
+    assert torch.equal(y[:2], y[2:])

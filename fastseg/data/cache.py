@@ -188,40 +188,39 @@ def _check_room(folder: Path, count: int, framing: Framing) -> None:
 
 
 class _Chunks(Dataset):
-    """Some ids at a time, as a worker reads them."""
+    """Some photographs at a time, written to their rows by the worker that read them; an item is their shapes."""
 
-    def __init__(self, reader: FrameReader):
-        self.reader = reader
+    def __init__(self, reader: FrameReader, folder: Path, start: int):
+        self.reader, self.folder, self.start = reader, folder, start
 
     def __len__(self) -> int:
         return -(-len(self.reader) // CHUNK)
 
-    def __getitem__(self, i: int) -> tuple[Tensor, Tensor, np.ndarray]:
-        return self.reader(range(i * CHUNK, min((i + 1) * CHUNK, len(self.reader))))
+    def __getitem__(self, i: int) -> np.ndarray:
+        items = range(i * CHUNK, min((i + 1) * CHUNK, len(self.reader)))
+        images, masks, shapes = self.reader(items)
+        content = (images.permute(0, 2, 3, 1).contiguous().numpy(), masks.numpy())
+        for (file, shape), values in zip(_files(self.folder, self.reader.framing), content, strict=True):
+            with file.open("r+b") as opened:
+                opened.seek((self.start + items[0]) * int(np.prod(shape)))
+                opened.write(memoryview(values).cast("B"))
+        return shapes
 
 
 def _build(folder: Path, reader: FrameReader, missing: list[str], stamps: dict[str, Any], index: dict[str, Any],
            progress: Progress | None) -> None:  # fmt: skip
     """Add rows for the missing names behind those that the index knows."""
     start = max((entry["row"] for entry in index.values()), default=-1) + 1
-    rows = FrameReader(reader.files, missing, reader.leaves, reader.framing)
-    workers = cores() if cores() > 1 and len(missing) > CHUNK * cores() else 0
-    arrays = []
-    for file, shape in _files(folder, reader.framing):
+    for file, _ in _files(folder, reader.framing):
         file.touch()
-        with file.open("r+b") as opened:
-            opened.truncate((start + len(missing)) * int(np.prod(shape)))
-        arrays.append(np.memmap(file, np.uint8, "r+", shape=(start + len(missing), *shape)))
+    chunks = _Chunks(FrameReader(reader.files, missing, reader.leaves, reader.framing), folder, start)
+    workers = cores() if len(chunks) > 2 * cores() > 2 else 0
     done = 0
-    for images, masks, shapes in DataLoader(_Chunks(rows), batch_size=None, num_workers=workers):
-        place = slice(start + done, start + done + len(masks))
-        arrays[0][place], arrays[1][place] = images.permute(0, 2, 3, 1).numpy(), masks.numpy()
-        for name, shape in zip(missing[done : done + len(masks)], np.asarray(shapes).tolist(), strict=True):
-            index[name] = {"row": start + done, "stamp": stamps[name], "shape": shape}
+    for shapes in DataLoader(chunks, batch_size=None, num_workers=workers):
+        for shape in np.asarray(shapes).tolist():
+            index[missing[done]] = {"row": start + done, "stamp": stamps[missing[done]], "shape": shape}
             done += 1
         if progress:
             progress(done, len(missing))
         if done % KEEP_EVERY < CHUNK or done == len(missing):
-            for array in arrays:
-                array.flush()
             write(folder / "index.json", json.dumps(index).encode())

@@ -149,8 +149,12 @@ class FrameReader:
         # A worker has one core to itself; the main process may use the others. Masks stay out of it: NumPy's reading of
         # .npy headers trips over CPython 3.11's parser in threads.
         threads = 1 if get_worker_info() else min(cores(), len(items), MOST_THREADS)
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(photograph, range(len(items))))
+        if threads < 2:
+            for row in range(len(items)):
+                photograph(row)
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(photograph, range(len(items))))
         return images, torch.from_numpy(masks), shapes
 
 

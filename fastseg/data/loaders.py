@@ -224,7 +224,7 @@ def _limited(files: Files | JoinedFiles, list_name: str, limit: int | None, key:
     names = files.ids(list_name)
     if limit is not None and limit > len(names):
         print(f"{key}: {limit} is more than the {len(names)} ids of {list_name}; taking all", file=sys.stderr)
-    return names[:limit]
+    return names if limit is None else files.ids(list_name, limit)
 
 
 def _array(values: torch.Tensor) -> np.ndarray:

@@ -7,25 +7,13 @@ import time
 
 import pytest
 import torch
+from timing import paired
 
 from fastseg.hierarchy import PASCAL_PART, Hierarchy
 from fastseg.learning.metrics import LevelIoU, confusion_matrix, leaf_ids
 
 pytestmark = pytest.mark.slow
 TREE = Hierarchy(PASCAL_PART)
-
-
-def paired(first, second, rounds=7):
-    """Median over rounds of first's time by second's, run in turns, so that a machine's drift cancels."""
-    ratios = []
-    for i in range(rounds + 1):
-        times = []
-        for work in (first, second):
-            started = time.perf_counter()
-            work()
-            times.append(time.perf_counter() - started)
-        ratios += [times[0] / times[1]] if i else []
-    return statistics.median(ratios)
 
 
 def test_level_iou_against_argmax_and_one_bincount(record_property):
