@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from fastseg.data.convert import convert
     from fastseg.data.files import GetImage, GetMask
     from fastseg.data.labels import convert_labels
-    from fastseg.data.loaders import PartMaskBlock, seg_dataloaders
+    from fastseg.data.loaders import seg_dataloaders
+    from fastseg.data.masks import PartMaskBlock
     from fastseg.data.sample import draw_sample
     from fastseg.errors import InputError
     from fastseg.experiments.train import save_run, train
@@ -29,7 +30,8 @@ _HOMES = {
     "data.convert": ("convert",),
     "data.files": ("GetImage", "GetMask"),
     "data.labels": ("convert_labels",),
-    "data.loaders": ("PartMaskBlock", "seg_dataloaders"),
+    "data.loaders": ("seg_dataloaders",),
+    "data.masks": ("PartMaskBlock",),
     "data.sample": ("draw_sample",),
     "errors": ("InputError",),
     "experiments.train": ("save_run", "train"),

@@ -73,6 +73,23 @@ def results_figure(
     return figure
 
 
+def grid_figure(
+    rows: Sequence[tuple[str, np.ndarray, np.ndarray]], hierarchy: Hierarchy, level: int = -1, columns: int = 5
+) -> Figure:
+    """Photographs under their masks, side by side, with a legend; a row is (title, photograph, ids)."""
+    lines = math.ceil(len(rows) / columns)
+    shape = np.mean([image.shape[0] / image.shape[1] for _, image, _ in rows])
+    figure = Figure(figsize=(2.4 * columns, (2.4 * shape + 0.25) * lines + 0.5))
+    axes = figure.subplots(lines, columns, squeeze=False).flat
+    for ax, (title, image, ids) in zip(axes, rows, strict=False):
+        draw_mask(ax, image, ids, hierarchy, level, title)
+    for ax in list(axes)[len(rows) :]:
+        ax.set_axis_off()
+    figure.subplots_adjust(left=0.01, right=0.99, top=1 - 0.3 / figure.get_figheight(), wspace=0.04, hspace=0.12)
+    add_legend(figure, hierarchy, level)
+    return figure
+
+
 def curves_figure(history: Mapping[str, Sequence[float]], hierarchy: Hierarchy, best: int | None = None) -> Figure:
     """Losses on the left, the mean IoU of each level on the right, over epochs; `best` marks the kept epoch."""
     figure = Figure(figsize=(10, 3.8), layout="constrained")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fastseg.augmentations import AUGMENTATIONS, AugmentSettings
 from fastseg.data.augment import CHANCES, Augmentation, draw_chances
-from fastseg.data.loaders import PartMask
+from fastseg.data.masks import PartMask
 from fastseg.hierarchy import IGNORE_INDEX, PASCAL_PART, Hierarchy
 
 TREE = Hierarchy(PASCAL_PART)
@@ -156,7 +156,7 @@ def test_it_stands_in_somebodys_own_loaders(drawn):
     from fastai.vision.all import DataBlock, ImageBlock, IndexSplitter, Resize
 
     from fastseg.data.files import Files, GetImage, GetMask
-    from fastseg.data.loaders import PartMaskBlock
+    from fastseg.data.masks import PartMaskBlock
 
     names = Files(drawn).ids("train_id.txt")
     strong = Augmentation((32, 48), AugmentSettings(preset="strong"), TREE)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from fastseg.data.files import Files
-from fastseg.data.loaders import PartMask, seg_dataloaders
+from fastseg.data.loaders import seg_dataloaders
+from fastseg.data.masks import PartMask
 from fastseg.data.pictures import read_mask
 from fastseg.errors import InputError
 

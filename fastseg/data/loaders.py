@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from fastai.data.block import DataBlock, TransformBlock
-from fastai.data.core import DataLoaders, TfmdDL, show_batch, show_results
-from fastai.data.transforms import IntToFloatTensor, Normalize
-from fastai.torch_core import TensorImage, TensorMask
-from fastai.vision import learner  # noqa: F401  its show_results must be there first, or it would win over ours
-from fastai.vision.core import PILImage, PILMask
-from fastai.vision.data import ImageBlock, get_grid
+from fastai.data.block import DataBlock
+from fastai.data.core import DataLoaders, TfmdDL
+from fastai.data.transforms import Normalize
+from fastai.torch_core import TensorImage
+from fastai.vision.core import PILImage
+from fastai.vision.data import ImageBlock
 from fasttransform import Transform
 from PIL import Image
 
@@ -24,50 +22,16 @@ from fastseg.data.cache import cached_reader, on_device
 from fastseg.data.files import Files, GetImage, GetMask, JoinedFiles, open_files
 from fastseg.data.frames import FrameReader, Framing, count_pixels, scoring_frame
 from fastseg.data.machine import reading_workers
+from fastseg.data.masks import PartMask, PartMaskBlock, PILPartMask
 from fastseg.data.pipeline import Pipeline
 from fastseg.data.progress import progress_line
 from fastseg.data.sample import embedded_sample
 from fastseg.errors import InputError
-from fastseg.hierarchy import Hierarchy
-from fastseg.plots import add_legend, draw_mask
 from fastseg.settings import Settings
 
 # Frames of training photographs by the network's size, where they are zoomed, and where windows are cut from them.
 ZOOM_MARGIN, CROP_MARGIN = 1.25, 1.5
 Stats = tuple[Sequence[float], Sequence[float]]
-
-
-class PartMask(TensorMask):
-    """Leaf ids of one photograph or a batch, which know their class tree once decoded for showing."""
-
-    def show(self, ctx: Any = None, level: int = -1, **kwargs: Any) -> Any:
-        """Draw the ids in the colours of a level."""
-        tree = getattr(self, "tree", None)
-        if tree is None:
-            return super().show(ctx=ctx, **kwargs)
-        return draw_mask(ctx or get_grid(1)[0], np.zeros((*self.shape, 3), np.uint8), _array(self), tree, level)
-
-
-class PILPartMask(PILMask):
-    """The mask as a picture, before it is a tensor."""
-
-    _tensor_cls = PartMask
-
-    @classmethod
-    def create(cls, source: Image.Image) -> PILPartMask:
-        """An 8-bit picture of ids as this type (fastai's own `create` would make a `PILMask`)."""
-        return cls(source)
-
-
-class AddTree(Transform):
-    """Give a decoded mask its class tree; `c` tells fastai's `get_c` the number of leaves."""
-
-    def __init__(self, tree: Hierarchy):
-        self.tree, self.c = tree, len(tree)
-
-    def decodes(self, mask: PartMask):
-        mask.tree = self.tree
-        return mask
 
 
 class ToFrame(Transform):
@@ -107,17 +71,11 @@ class PartDL(TfmdDL):
             yield from super().create_batches(samps)
             return
         for items in self.chunkify(samps):
-            items = list(items)
-            images, masks, shapes = self.reader(items)
-            if self.pipeline is not None:
-                images, masks = self.pipeline(images, masks, (self.seed, self.epoch), items)
-            batch = TensorImage(images), PartMask(masks)
             if self.seed is None:
-                yield batch
+                images, masks, _ = self.reader(list(items))
+                yield TensorImage(images), PartMask(masks)
             else:
-                framing = self.reader.framing
-                inner = np.array([framing.box(shape)[2:] for shape in shapes]) / framing.size
-                yield *batch, draw_chances(self.seed, self.epoch, items, inner)
+                yield augmentable(self.reader, list(items), self.seed, self.epoch, self.pipeline)
 
     def new(self, dataset: Any = None, cls: Any = None, **kwargs: Any) -> PartDL:
         """A copy with some settings changed; another dataset is read item by item."""
@@ -129,9 +87,15 @@ class PartDL(TfmdDL):
         return copy
 
 
-def PartMaskBlock(tree: Hierarchy) -> TransformBlock:
-    """A `TransformBlock` for masks of a class tree."""
-    return TransformBlock(type_tfms=PILPartMask.create, item_tfms=AddTree(tree), batch_tfms=IntToFloatTensor)
+def augmentable(
+    reader: Any, items: Sequence[int], seed: int, epoch: int, pipeline: Pipeline | None = None
+) -> tuple[TensorImage, PartMask, torch.Tensor]:
+    """A batch of frames, through `pipeline` where there is one, with what `Augmentation` draws by for (seed, epoch)."""
+    images, masks, shapes = reader(items)
+    if pipeline is not None:
+        images, masks = pipeline(images, masks, (seed, epoch), items)
+    inner = np.array([reader.framing.box(shape)[2:] for shape in shapes]) / reader.framing.size
+    return TensorImage(images), PartMask(masks), draw_chances(seed, epoch, items, inner)
 
 
 def seg_dataloaders(cfg: Settings, stats: Stats | None = None) -> DataLoaders:
@@ -227,51 +191,22 @@ def _limited(files: Files | JoinedFiles, list_name: str, limit: int | None, key:
     return names if limit is None else files.ids(list_name, limit)
 
 
-def _array(values: torch.Tensor) -> np.ndarray:
-    return values.detach().cpu().as_subclass(torch.Tensor).numpy().astype(np.uint8)
+def augmented_draws(cfg: Settings, name: str, count: int = 20) -> tuple[np.ndarray, np.ndarray]:
+    """One photograph as training would see it in `count` epochs: (n, H, W, 3) uint8 and (n, H, W) uint8 leaf ids.
 
-
-def _picture(image: TensorImage) -> np.ndarray:
-    scaled = image * 255 if image.is_floating_point() else image
-    return _array(scaled.clamp(0, 255)).transpose(1, 2, 0)
-
-
-@show_batch.dispatch
-def _show_batch(
-    x: TensorImage, y: PartMask, samples, ctxs=None, max_n=9, nrows=None, ncols=None, figsize=None, level=-1, **kwargs
-):
-    """Photographs under their masks, with a legend; `level` chooses the tree's level."""
-    count = min(len(samples), max_n)
-    axes = ctxs or get_grid(count, nrows=nrows, ncols=ncols, figsize=figsize)
-    tree = samples[0][1].tree
-    for (image, mask), ax in zip(samples, axes, strict=False):
-        draw_mask(ax, _picture(image), _array(mask), tree, level)
-    add_legend(axes[0].figure, tree, level)
-    return axes
-
-
-@show_results.dispatch
-def _show_results(
-    x: TensorImage,
-    y: PartMask,
-    samples,
-    outs,
-    ctxs=None,
-    max_n=6,
-    nrows=None,
-    ncols=None,
-    figsize=None,
-    level=-1,
-    **kwargs,
-):
-    """Truth and prediction side by side, with a legend; `level` chooses the tree's level."""
-    count = min(len(samples), max_n)
-    if nrows is None and ncols is None:
-        ncols = min(3, math.isqrt(count - 1) + 1)
-    axes = ctxs or get_grid(count, nrows=nrows, ncols=ncols, figsize=figsize, double=True)
-    tree = samples[0][1].tree
-    for i, ((image, mask), (guess, *_)) in enumerate(zip(samples[:count], outs[:count], strict=True)):
-        draw_mask(axes[2 * i], _picture(image), _array(mask), tree, level, "truth")
-        draw_mask(axes[2 * i + 1], _picture(image), _array(guess), tree, level, "prediction")
-    add_legend(axes[0].figure, tree, level)
-    return axes
+    Raises `InputError` where the configuration changes nothing.
+    """
+    if not (cfg.augment.active() or cfg.data.resize == "crop"):
+        raise InputError("augment: nothing is changed; set augment.preset to light or strong, or a number of its own")
+    files, tree = dataset_files(cfg), cfg.classes()
+    change = _augmentation(cfg, files, [name])
+    reader = FrameReader(files, [name], len(tree), training_frame(cfg))
+    pipeline = Pipeline(cfg.augment.albumentations, tree) if cfg.augment.albumentations else None
+    batches = []
+    for epoch in range(count):
+        *batch, chances = augmentable(reader, [0], cfg.train.seed, epoch, pipeline)
+        batches.append(change((batch[0].float() / 255, batch[1].long(), chances), split_idx=0))
+    images, masks = (
+        torch.cat([part.as_subclass(torch.Tensor) for part in parts]) for parts in zip(*batches, strict=True)
+    )
+    return (images * 255).round().byte().permute(0, 2, 3, 1).numpy(), masks.byte().numpy()
