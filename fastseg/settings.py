@@ -74,6 +74,7 @@ class DataSettings(_Settings):
     limit: int | None = Field(None, ge=1, description="train on the first N ids only")
     limit_valid: int | None = Field(None, ge=1, description="validate on the first N ids only")
     cache: Literal[False] = Field(False, description="false: photographs are read from their files each epoch")
+    allow_leak: bool = Field(False, description="train although photographs stand in both lists; metrics.json says so")
     workers: int | None = Field(None, ge=0, description="reading processes; none: one for each core, 16 at most")
     sample: SampleSettings = Field(SampleSettings(), description="the embedded sample, where root is none")
 

@@ -84,7 +84,10 @@ class Files(_Layout):
             raise InputError(
                 f"no folder {where} for the {what}s; mend data.root or data.{'images' if 'photo' in what else 'masks'}"
             )
-        raise InputError(f"{name}: no {what} {where / name}{suffixes[0]}; add it or take the id out of the id lists")
+        raise InputError(
+            f"{name}: no {what} {where / name}{suffixes[0]}; add it or take the id out of the id lists",
+            f"id without {what}",
+        )
 
 
 @dataclass(frozen=True)
