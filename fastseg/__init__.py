@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from fastseg.config import dump_config, load_config
+    from fastseg.data.check import check
     from fastseg.data.convert import convert
     from fastseg.data.files import GetImage, GetMask
     from fastseg.data.loaders import PartMaskBlock, seg_dataloaders
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 # Public name → module; loaded on first use (PEP 562), so that `import fastseg` is instant.
 _HOMES = {
     "config": ("dump_config", "load_config"),
+    "data.check": ("check",),
     "data.convert": ("convert",),
     "data.files": ("GetImage", "GetMask"),
     "data.loaders": ("PartMaskBlock", "seg_dataloaders"),
@@ -54,6 +56,7 @@ __all__ = [
     "Run",
     "Settings",
     "SumLoss",
+    "check",
     "convert",
     "create_model",
     "draw_sample",
