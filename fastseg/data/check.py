@@ -16,7 +16,7 @@ from fastseg.data.checking.lists import (
     Splits,
     classes_findings,
     doubled,
-    files_without_id,
+    files_not_read,
     list_findings,
     split_names,
 )
@@ -108,7 +108,7 @@ def check(cfg: Settings, progress: Callable[[int, int], object] | None = None, w
         *list_findings(files, splits, cfg),
         *_each(looks, where, tree, framing),
         *twin_findings(looks, splits, where),
-        *files_without_id(files, cfg),
+        *files_not_read(files, cfg),
         *_classes(numbers, tree, splits),
     ]
     if cfg.data.allow_leak:

@@ -147,11 +147,11 @@ def _npy_fault(path: Path, error: Exception) -> tuple[str, str]:
             start = file.read(256)
     except OSError:
         return _short(error), "unreadable mask"
-    if start.startswith(b"\x80") or re.match(rb"\x93NUMPY.{4,6}\{'descr': [^,]*O", start, re.DOTALL):
+    if start.startswith(b"\x80") or re.match(rb"\x93NUMPY.*'\|O", start, re.DOTALL):
         return "Python objects, which would need unpickling", "pickled mask"
     if start.startswith(b"\x93NUMPY"):
         return "it breaks off", "truncated mask"
-    return type(error).__name__, "unreadable mask"
+    return "it does not begin like one", "unreadable mask"
 
 
 def _open_png(path: Path) -> Image.Image:
@@ -165,4 +165,6 @@ def _open_png(path: Path) -> Image.Image:
 
 
 def _short(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "no known picture format"
     return " ".join(str(error).split())[:120] or type(error).__name__

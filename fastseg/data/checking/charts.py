@@ -43,11 +43,13 @@ def size_scatter(sizes: Mapping[str, Any], chosen: Sequence[int]) -> str:
         return LEFT + wide / right * (WIDE - LEFT - 10), HIGH - BELOW - high / top * (HIGH - BELOW - 10)
 
     parts = []
-    for step in range(1, 5):
-        wide, high = _round(right * step / 4.3), _round(top * step / 4.3)
-        x, y = at(wide, high)
-        parts.append(f'<path class="grid" d="M{x:.1f} 10V{HIGH - BELOW}M{LEFT} {y:.1f}H{WIDE - 10}"/>')
+    for wide in _ticks(right):
+        x = at(wide, 0)[0]
+        parts.append(f'<path class="rule" d="M{x:.1f} 10V{HIGH - BELOW}"/>')
         parts.append(f'<text x="{x:.1f}" y="{HIGH - BELOW + 16}" text-anchor="middle">{wide}</text>')
+    for high in _ticks(top):
+        y = at(0, high)[1]
+        parts.append(f'<path class="rule" d="M{LEFT} {y:.1f}H{WIDE - 10}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{high}</text>')
     for row in counted:
         x, y = at(row["width"], row["height"])
@@ -101,7 +103,8 @@ def _svg(parts: Sequence[str], title: str) -> str:
     return f'<svg viewBox="0 0 {WIDE} {HIGH}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
 
 
-def _round(value: float) -> int:
-    """Two digits that a reader can take in."""
-    power = 10 ** max(len(str(int(value))) - 2, 0)
-    return int(value / power) * power
+def _ticks(most: float) -> range:
+    """Multiples of 1, 2 or 5 times a power of ten up to `most`, three to seven of them."""
+    steps = (base * 10**power for power in range(7) for base in (1, 2, 5))
+    step = next(step for step in steps if most / step < 7)
+    return range(0, int(most) + 1, step)

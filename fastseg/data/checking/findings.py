@@ -32,6 +32,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "vanishes when resized": (WARNING, "at the configured size nobody is left; a larger data.size keeps them"),
     "class never in training": (WARNING, "it cannot be learned"),
     "class share drifts": (WARNING, "train and valid differ more than twofold"),
+    "two files for one id": (WARNING, "only the first of them is read"),
     "photograph without id": (WARNING, "in the folder, but in no id list"),
     "mask without id": (WARNING, "in the folder, but in no id list"),
 }

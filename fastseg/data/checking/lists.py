@@ -49,8 +49,8 @@ def doubled(splits: Splits) -> Iterator[Finding]:
                 yield Finding("duplicate id", name, said, split=split)
 
 
-def files_without_id(files: Files | JoinedFiles, cfg: Settings) -> Iterator[Finding]:
-    """Photographs and masks in the folders whose id neither list has, whatever the limits."""
+def files_not_read(files: Files | JoinedFiles, cfg: Settings) -> Iterator[Finding]:
+    """Photographs and masks in the folders that nothing reads: their id is in no list, or another file has it, too."""
     for prefix, part in files.parts.items():
         known = {*part.ids(cfg.data.train_ids), *part.ids(cfg.data.valid_ids)}
         for folder, suffixes, kind in ((part.images, IMAGE_SUFFIXES, "photograph without id"),
@@ -58,8 +58,13 @@ def files_without_id(files: Files | JoinedFiles, cfg: Settings) -> Iterator[Find
             top = part.root / folder
             # macOS leaves '._ID.jpg' beside unpacked files.
             found = (path for path in top.rglob("*") if path.suffix in suffixes and not path.name.startswith("."))
-            for path in sorted(found):
+            first: dict[str, Path] = {}
+            for path in sorted(found, key=lambda path: (path.with_suffix(""), suffixes.index(path.suffix))):
                 name = path.relative_to(top).as_posix().removesuffix(path.suffix)
+                if first.setdefault(name, path) != path:
+                    said = f"{path}: beside {first[name].name}, which alone is read; take one away"
+                    yield Finding("two files for one id", f"{prefix}/{name}" if prefix else name, said, path=str(path))
+                    continue
                 if name not in known:
                     name = f"{prefix}/{name}" if prefix else name
                     yield Finding(kind, name, f"{path}: in no id list", path=str(path))

@@ -82,7 +82,7 @@ def _findings(report: Report) -> str:
             f"<article class='{severity}'><h3><em>{severity}</em> {escape(kind)} <small>{len(group):,}</small></h3>"
             f"<p>{escape(KINDS[kind][1])}</p><div class='grid'>{pictures}</div>{listed}</article>"
         )
-    return f"<section><h2>Findings</h2>{''.join(cards)}</section>"
+    return f"<section><h2>Findings</h2><div class='cards'>{''.join(cards)}</div></section>"
 
 
 def _pictured(report: Report, finding: Finding) -> str:
