@@ -119,7 +119,7 @@ def check(cfg: Settings, progress: Callable[[int, int], object] | None = None, w
 
 
 def quick_check(cfg: Settings, files: Files | JoinedFiles, train: Sequence[str], valid: Sequence[str]) -> list[str]:
-    """What headers, names and byte-identical photographs tell of the ids of two lists; about 0.3 ms an id.
+    """What headers, names and byte-identical photographs tell of the ids of two lists; about 0.2 ms an id.
 
     Raises `InputError` with the first error and the number of others; a leak is one too, unless `data.allow_leak`.
     Returns the ids of `valid` that leak from `train`, where that is allowed.
@@ -163,6 +163,8 @@ def _each(
 
 def _classes(numbers: Mapping[str, Any], tree: Hierarchy, splits: Splits) -> Iterator[Finding]:
     """Leaves that nothing can be learned of, or that one split has far more of than the other."""
+    if not any(row["photographs"]["train"] for row in numbers["levels"][-1]):
+        return
     enough = all(len(names) >= DRIFT_PHOTOGRAPHS for names in splits.values())
     for row in numbers["levels"][-1]:
         if not row["photographs"]["train"]:

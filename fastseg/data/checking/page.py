@@ -174,9 +174,9 @@ def _sizes(report: Report) -> str:
         "<section><h2>Sizes</h2><div class='two'>"
         f"<div><h3>Photographs</h3><p>{sizes['distinct']:,} different sizes: {spread}. The square is what the network "
         f"sees.</p>{charts.size_scatter(sizes, report.size)}</div>"
-        f"<div><h3>People</h3><p>They cover less than {SMALL:.0%} of {people['small']:,} photographs, up to "
-        f"{LARGE:.0%} of {people['middling']:,}, more of {people['large']:,}, and nothing of {people['none']:,}."
-        f"{usual} {percent(pixels['ignored_share'])} of all pixels are 255, no class.</p>"
+        f"<div><h3>People</h3><p>They cover less than {100 * SMALL:.0f} % of {people['small']:,} photographs, up to "
+        f"{100 * LARGE:.0f} % of {people['middling']:,}, more of {people['large']:,}, and nothing of "
+        f"{people['none']:,}.{usual} {percent(pixels['ignored_share'])} of all pixels are 255, no class.</p>"
         f"{charts.histogram(people['histogram'], ['0 %', '25 %', '50 %', '75 %', '100 %'], 'part of the photograph')}"
         "</div></div></section>"
     )
@@ -184,8 +184,9 @@ def _sizes(report: Report) -> str:
 
 def _together(matrix: Mapping[str, Any]) -> str:
     return (
-        "<section><h2>Who appears with whom</h2><p>Photographs that show both classes; the darker, the larger a part "
-        f"of those with the row's class.</p>{charts.heat(matrix['classes'], matrix['photographs'])}</section>"
+        "<section><h2>Who appears with whom</h2><p>Photographs that show both classes; the stronger the colour, the "
+        f"larger a part of those with the row's class.</p>"
+        f"{charts.heat(matrix['classes'], matrix['photographs'])}</section>"
     )
 
 
@@ -196,16 +197,19 @@ def _strangest(report: Report) -> str:
     figures = "".join(_figure(report, one["id"], f"{one['id']}: {'; '.join(one['reasons'])}") for one in strange)
     return (
         "<section><h2>The strangest photographs</h2><p>Furthest from the others in the area of their people, aspect, "
-        f"brightness, contrast, number and mixture of classes.</p><div class='grid'>{figures}</div></section>"
+        f"brightness, contrast, number and mixture of classes.</p>"
+        f"{_legend(report)}<div class='grid'>{figures}</div></section>"
     )
 
 
 def _examples(report: Report) -> str:
     names = [name for name, look in report.looks.items() if look.counts is not None and look.thumb is not None]
     chosen: Sequence[str] = random.Random(0).sample(names, min(EXAMPLES, len(names)))
-    tree = report.tree
-    legend = " ".join(
-        f"<span>{charts.swatch(tree.colours()[leaf])} {escape(tree.leaves[leaf])}</span>" for leaf in tree.foreground()
-    )
     figures = "".join(_figure(report, name, name) for name in chosen)
-    return f"<section><h2>Some at random</h2><p class='legend'>{legend}</p><div class='grid'>{figures}</div></section>"
+    return f"<section><h2>Some at random</h2>{_legend(report)}<div class='grid'>{figures}</div></section>"
+
+
+def _legend(report: Report) -> str:
+    tree, colours = report.tree, report.tree.colours()
+    names = (f"<span>{charts.swatch(colours[leaf])} {escape(tree.leaves[leaf])}</span>" for leaf in tree.foreground())
+    return f"<p class='legend'>{' '.join(names)}</p>"

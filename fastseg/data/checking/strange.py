@@ -51,7 +51,7 @@ def strangest(tree: Hierarchy, looks: Mapping[str, Look], count: int = 10) -> li
         {
             "id": names[i],
             "score": round(float(scores[i]), 2),
-            "reasons": _reasons(tree, looks[names[i]], deviations[i], values[i], middle, mixtures[i] - usual),
+            "reasons": _reasons(tree, looks[names[i]], deviations[i], values[i], middle, mixtures[i], usual),
         }
         for i in chosen
     ]
@@ -81,20 +81,21 @@ def _reasons(
     value: np.ndarray,
     middle: np.ndarray,
     mixture: np.ndarray,
+    usual: np.ndarray,
 ) -> list[str]:
     """The notable measures in words, the strangest first."""
-    area, usual = np.exp(value[0]), np.exp(middle[0])
     empty = foreground(look.counts, tree.background) == 0
-    leaf = int(np.abs(mixture).argmax())
-    share = mixture[leaf]
+    leaf = int(np.abs(mixture - usual).argmax())
     words = [
-        "nobody in it" if empty else f"people cover {percent(area)} of it, usually {percent(usual)}",
+        "nobody in it"
+        if empty
+        else f"people cover {percent(np.exp(value[0]))} of it, usually {percent(np.exp(middle[0]))}",
         f"width to height {np.exp(value[1]):.2f}, usually {np.exp(middle[1]):.2f}",
         f"{'bright' if deviation[2] > 0 else 'dark'}: mean grey {value[2]:.0f}, usually {middle[2]:.0f}",
         f"{'hard' if deviation[3] > 0 else 'little'} contrast: {value[3]:.0f} grey values, usually {middle[3]:.0f}",
         f"{value[4]:.0f} class{'' if value[4] == 1 else 'es'}, usually {middle[4]:.0f}",
-        f"an unusual mixture: {'much' if share > 0 else 'little'} {tree.leaves[leaf]} "
-        f"({100 * abs(share):.0f} points of the people {'more' if share > 0 else 'less'} than usual)",
+        f"{'much' if mixture[leaf] > usual[leaf] else 'little'} {tree.leaves[leaf]}: {percent(mixture[leaf])} of the "
+        f"people, usually {percent(usual[leaf])}",
     ]
     order = np.argsort(-np.abs(deviation), kind="stable")
     return [words[i] for i in order if abs(deviation[i]) >= NOTABLE]

@@ -54,8 +54,8 @@ def _sizes(numbers: Mapping[str, Any]) -> list[str]:
     usual = f", median {percent(people['share']['median'])} of a photograph" if people["share"] else ""
     return [
         f"sizes       {sizes['distinct']:,} different (height x width); {sides}; most frequent {common}",
-        f"people      cover less than {SMALL:.0%} of {people['small']:,} photographs, up to {LARGE:.0%} of "
-        f"{people['middling']:,}, more of {people['large']:,}, nothing of {people['none']:,}{usual}",
+        f"people      cover less than {100 * SMALL:.0f} % of {people['small']:,} photographs, "
+        f"up to {100 * LARGE:.0f} % of {people['middling']:,}, more of {people['large']:,}, nothing of {people['none']:,}{usual}",
         f"no class    {percent(pixels['ignored_share'])} of all pixels are 255",
     ]
 
