@@ -1,4 +1,4 @@
-"""Twenty faults, one of each kind, planted into a copy of a drawn sample; and what `check` must call them."""
+"""Small datasets to check, and twenty faults, one of each kind, planted into a copy of a drawn sample."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
+from fastseg.config import load_config
+from fastseg.data.files import Files
+
 
 def plant(root: Path) -> dict[str, str]:
-    """Spoil ten training ids and more of a drawn sample; returns the kind of finding → the id that it must name."""
+    """Spoil a drawn sample of at least 20 training ids; returns kind of finding → the id that it must name."""
     images, masks = root / "JPEGImages", root / "gt_masks"
     train, valid = ((root / name).read_text().split() for name in ("train_id.txt", "val_id.txt"))
     names = iter(train)
@@ -73,3 +76,38 @@ def plant(root: Path) -> dict[str, str]:
     (root / "train_id.txt").write_text("\n".join([*train, doubled]))
     (root / "val_id.txt").write_text("\n".join([*valid, both, "saved_again", "near"]))
     return planted
+
+
+def settings(root, *overrides):
+    """Settings of a dataset at 32x32."""
+    return load_config(f"data.root={root}", "data.size=32", *overrides)
+
+
+def kinds(report):
+    """(kind, id) of every finding."""
+    return {(finding.kind, finding.name) for finding in report.findings}
+
+
+def write(root, name, ids, image=None):
+    """One id with a photograph of noise, or of its own, and a mask."""
+    for folder in ("JPEGImages", "gt_masks"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(sum(name.encode())).integers(0, 256, (6, 6, 3), np.uint8)
+    image = image or Image.fromarray(noise).resize(ids.shape[::-1])
+    image.save(root / "JPEGImages" / f"{name}.png")
+    np.save(root / "gt_masks" / f"{name}.npy", ids)
+
+
+def dataset(root, train, valid):
+    """A folder of {id: mask}."""
+    for names, listed in ((train, "train_id.txt"), (valid, "val_id.txt")):
+        for name, ids in names.items():
+            write(root, name, np.asarray(ids, np.uint8))
+        (root / listed).write_text("\n".join(names))
+    return root
+
+
+def listed(root):
+    """Files, ids to train on, ids to validate on."""
+    files = Files(root)
+    return files, files.ids("train_id.txt"), files.ids("val_id.txt")

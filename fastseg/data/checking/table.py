@@ -55,7 +55,8 @@ def _sizes(numbers: Mapping[str, Any]) -> list[str]:
     return [
         f"sizes       {sizes['distinct']:,} different (height x width); {sides}; most frequent {common}",
         f"people      cover less than {100 * SMALL:.0f} % of {people['small']:,} photographs, "
-        f"up to {100 * LARGE:.0f} % of {people['middling']:,}, more of {people['large']:,}, nothing of {people['none']:,}{usual}",
+        f"up to {100 * LARGE:.0f} % of {people['middling']:,}, more of {people['large']:,}, nothing of "
+        f"{people['none']:,}{usual}",
         f"no class    {percent(pixels['ignored_share'])} of all pixels are 255",
     ]
 
