@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from fastseg.data.check import check
     from fastseg.data.convert import convert
     from fastseg.data.files import GetImage, GetMask
+    from fastseg.data.labels import convert_labels
     from fastseg.data.loaders import PartMaskBlock, seg_dataloaders
     from fastseg.data.sample import draw_sample
     from fastseg.errors import InputError
@@ -29,6 +30,7 @@ _HOMES = {
     "data.check": ("check",),
     "data.convert": ("convert",),
     "data.files": ("GetImage", "GetMask"),
+    "data.labels": ("convert_labels",),
     "data.loaders": ("PartMaskBlock", "seg_dataloaders"),
     "data.sample": ("draw_sample",),
     "errors": ("InputError",),
@@ -58,6 +60,7 @@ __all__ = [
     "SumLoss",
     "check",
     "convert",
+    "convert_labels",
     "create_model",
     "draw_sample",
     "dump_config",

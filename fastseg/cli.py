@@ -93,15 +93,15 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--size", default="375x500", metavar="HxW", help="height x width of most (375x500)")
     sub.add_argument("--seed", type=int, default=0, metavar="S", help="another one, another outcome (0)")
 
-    sub = command("convert", _convert, "bring the original Pascal-Part .mat files to the layout that is read here")
-    sub.add_argument(
-        "--annotations", required=True, type=os.path.expanduser, metavar="DIR", help="the folder Annotations_Part"
-    )
-    sub.add_argument("--images", required=True, type=os.path.expanduser, metavar="DIR", help="the folder JPEGImages")
+    sub = command("convert", _convert, "bring Pascal-Part's .mat files, or label maps, to the layout that is read here")
+    where = {"required": True, "nargs": "+", "type": os.path.expanduser, "metavar": "DIR"}
+    sub.add_argument("--annotations", **where, help="folders of .mat files, or of label maps (8-bit .png)")
+    sub.add_argument("--images", **where, help="folders of their photographs")
     sub.add_argument("--out", required=True, type=os.path.expanduser, metavar="DIR", help="the dataset to write")
-    sub.add_argument(
-        "--protocol", default="person6", metavar="NAME|FILE", help="which part becomes which leaf (person6)"
-    )
+    kinds = "person6 for .mat files (the default); ppp, m2fp, lip, cihp or atr for label maps"
+    sub.add_argument("--protocol", default="person6", metavar="NAME|FILE", help=f"what the annotations are: {kinds}")
+    sub.add_argument("--mapping", metavar="NAME|FILE", help="label maps under another tree: common, or a YAML file")
+    sub.add_argument("--train-ids", type=os.path.expanduser, metavar="FILE", help="ids to train on, one a line")
     sub.add_argument("--valid-ids", type=os.path.expanduser, metavar="FILE", help="ids to validate on, one a line")
     sub.add_argument("--valid-fraction", type=float, default=0.2, metavar="F", help="or a random share of all (0.2)")
     sub.add_argument("--seed", type=int, default=0, metavar="S", help="another one, another outcome (0)")
@@ -193,11 +193,21 @@ def _sample(args: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 
 def _convert(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    from fastseg.data.convert import convert
     from fastseg.data.progress import progress_line
+    from fastseg.data.protocol import is_for_labels
 
-    summary = convert(args.annotations, args.images, args.out, args.protocol, args.valid_ids, args.valid_fraction,
-                      args.seed, progress=progress_line("converting"))  # fmt: skip
+    chosen = {"train_ids": args.train_ids, "valid_ids": args.valid_ids, "valid_fraction": args.valid_fraction,
+              "seed": args.seed, "progress": progress_line("converting")}  # fmt: skip
+    if is_for_labels(args.protocol):
+        from fastseg.data.labels import convert_labels
+
+        summary = convert_labels(args.annotations, args.images, args.out, args.protocol, args.mapping, **chosen)
+    elif args.mapping:
+        raise InputError(f"--mapping goes with label maps; {args.protocol} is for .mat files: name their --protocol")
+    else:
+        from fastseg.data.convert import convert
+
+        summary = convert(args.annotations, args.images, args.out, args.protocol, **chosen)
     print(summary.table())
     if summary.damaged:
         name, reason = summary.damaged[0]

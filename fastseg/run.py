@@ -139,11 +139,10 @@ class Run:
 
     def write_config(self, cfg: Settings) -> None:
         """Write the complete configuration, paths made absolute, so that it repeats the run from anywhere."""
-        data = (
-            cfg.data
-            if cfg.data.root is None
-            else cfg.data.model_copy(update={"root": str(Path(cfg.data.root).expanduser().resolve())})
-        )
+        root, data = cfg.data.root, cfg.data
+        if root is not None:
+            full = [str(Path(one).expanduser().resolve()) for one in ([root] if isinstance(root, str) else root)]
+            data = data.model_copy(update={"root": full[0] if isinstance(root, str) else full})
         model = (
             cfg.model
             if cfg.model.weights in ("imagenet", "none")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from fastseg.augmentations import AugmentSettings
 from fastseg.errors import InputError
 from fastseg.hierarchy import PASCAL_PART, Hierarchy
+from fastseg.values import Rate, Section, Size
 
 # What smp 0.5–0.6 asks of height and width; None takes any size. `test_config.py` holds it against smp's classes.
 ARCHITECTURES: dict[str, int | None] = {
@@ -21,40 +22,7 @@ POOLED_BATCHNORM = ("DeepLabV3", "DeepLabV3Plus", "PAN", "UPerNet")
 SMALLEST = {"PAN": 128}
 
 
-def _parse_size(value: Any) -> Any:
-    """'192x128', [192, 128] or 128 → (height, width)."""
-    sides = value.split("x") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
-    sides = [int(v) if isinstance(v, str) and v.strip().isdigit() else v for v in sides]
-    if len(sides) not in (1, 2) or not all(type(v) is int and v > 0 for v in sides):
-        raise ValueError(f"{value!r} is no size; write height x width in pixels, as 192x128 or [192, 128]")
-    return sides[0], sides[-1]
-
-
-Size = Annotated[tuple[int, int], BeforeValidator(_parse_size)]
-
-
-def _parse_rate(value: Any) -> Any:
-    """A number, two numbers or 'auto'; YAML 1.1 reads 3e-4 as text, which is taken as the number it means."""
-    if value == "auto":
-        return value
-    try:
-        rates = tuple(float(v) for v in value) if isinstance(value, (list, tuple)) else float(value)
-    except (TypeError, ValueError):
-        rates = ()
-    numbers = rates if isinstance(rates, tuple) else (rates,)
-    if len(numbers) not in (1, 2) or not all(0 < v < math.inf for v in numbers):
-        raise ValueError(f"{value!r} is neither a number above 0, nor two of them, [encoder, decoder], nor auto")
-    return rates if len(numbers) == 2 else numbers[0]
-
-
-Rate = Annotated[float | tuple[float, float] | Literal["auto"], BeforeValidator(_parse_rate)]
-
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True, frozen=True)
-
-
-class SampleSettings(_Settings):
+class SampleSettings(Section):
     """The embedded drawn people, used where `data.root` is not set."""
 
     train: int = Field(576, ge=1, description="photographs to train on")
@@ -63,27 +31,30 @@ class SampleSettings(_Settings):
     seed: int = Field(0, ge=0, description="another seed draws other people")
 
 
-class DataSettings(_Settings):
-    root: str | None = Field(None, description="folder in the Pascal-Part layout; none: the embedded sample")
+class DataSettings(Section):
+    root: str | list[str] | None = Field(
+        None, description="folder in the Pascal-Part layout, or a list of them; none: the embedded sample"
+    )
     images: str = Field("JPEGImages", description="folder of photographs under root")
     masks: str = Field("gt_masks", description="folder of masks (.npy or .png class ids) under root")
     train_ids: str = Field("train_id.txt", description="ids to train on, one a line")
     valid_ids: str = Field("val_id.txt", description="ids to validate on")
     size: Size = Field((128, 128), description="height x width the network sees, pixels")
-    resize: Literal["squish"] = Field("squish", description="how a photograph is brought to that size: squish")
+    resize: Literal["squish", "crop", "pad"] = Field(
+        "squish", description="how a photograph is brought to that size: squish (aspect given up), pad (kept, in the "
+        "middle, 255 around), crop (random parts in training, padded in validation)")  # fmt: skip
     limit: int | None = Field(None, ge=1, description="train on the first N ids only")
     limit_valid: int | None = Field(None, ge=1, description="validate on the first N ids only")
-    cache: Literal[False] = Field(False, description="false: photographs are read from their files each epoch")
     allow_leak: bool = Field(False, description="train although photographs stand in both lists; metrics.json says so")
-    workers: int | None = Field(None, ge=0, description="reading processes; none: one for each core, 16 at most")
+    cache: Literal[False, True, "device"] = Field(
+        False,
+        description="true: frames once made are mapped from the user's cache folder; device: and kept in its memory",
+    )
+    workers: int | None = Field(None, ge=0, description="reading processes; null: what suits the machine and the cache")
     sample: SampleSettings = Field(SampleSettings(), description="the embedded sample, where root is none")
 
 
-class AugmentSettings(_Settings):
-    preset: Literal["none"] = Field("none", description="random changes to the training photographs: none")
-
-
-class ModelSettings(_Settings):
+class ModelSettings(Section):
     arch: Literal[tuple(ARCHITECTURES)] = Field("FPN", description=f"decoder: {', '.join(ARCHITECTURES)}")
     encoder: str = Field("timm-tf_efficientnet_lite0", description="any encoder of segmentation_models_pytorch")
     weights: str = Field("imagenet", description="encoder weights: imagenet, none, or a .safetensors / .pth file")
@@ -95,14 +66,14 @@ class ModelSettings(_Settings):
         return "none" if value is None else value
 
 
-class CrossEntropySettings(_Settings):
+class CrossEntropySettings(Section):
     name: Literal["cross_entropy"] = "cross_entropy"
     weight: float = Field(1.0, ge=0, description="factor in the sum of losses")
     class_weights: list[float] | None = Field(None, description="one weight a leaf, by id")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
 
 
-class IoUSettings(_Settings):
+class IoUSettings(Section):
     name: Literal["iou"] = "iou"
     weight: float = Field(1.0, ge=0, description="factor in the sum of losses")
     levels: dict[int, float] | None = Field(None, description="level: weight; none: the leaves alone")
@@ -127,7 +98,7 @@ LossSettings = Annotated[CrossEntropySettings | IoUSettings, Field(discriminator
 LOSSES = {"cross_entropy": CrossEntropySettings, "iou": IoUSettings}
 
 
-class TrainSettings(_Settings):
+class TrainSettings(Section):
     epochs: int = Field(10, ge=0, description="epochs with all layers training, one cycle")
     frozen_epochs: int = Field(0, ge=0, description="epochs before them with the encoder frozen (BatchNorm trains)")
     lr: Rate = Field(
@@ -140,14 +111,14 @@ class TrainSettings(_Settings):
     keep: Literal["best", "last"] = Field("best", description="weights to keep: best deepest mIoU on valid, or last")
 
 
-class Settings(_Settings):
+class Settings(Section):
     """All that a run depends on; immutable: change it by `load_config` with overrides, or `model_copy`."""
 
     name: str = Field("run", pattern=r"^[\w.-]+$", description="ends the run folder's name")
     hierarchy: dict[str, Any] = Field(PASCAL_PART, description="the class tree: leaf name: id, or group name: {…}")
     mirror: list[tuple[str, str]] = Field([], description="pairs of leaves that a horizontal flip exchanges")
     data: DataSettings = Field(DataSettings(), description="files on disk and what the network sees of them")
-    augment: AugmentSettings = Field(AugmentSettings(), description="random changes on every epoch")
+    augment: AugmentSettings = Field(AugmentSettings(), description="random changes to the training photographs")
     model: ModelSettings = Field(ModelSettings(), description="the network, from segmentation_models_pytorch")
     loss: Annotated[list[LossSettings], BeforeValidator(as_losses)] = Field(
         [CrossEntropySettings()], min_length=1, description="summed: cross_entropy, iou"
@@ -167,6 +138,9 @@ class Settings(_Settings):
     def _fits_together(self) -> Settings:
         tree = self.classes()
         _check_size(self.data.size, self.model)
+        if self.augment.albumentations and self.data.cache == "device":
+            raise InputError("augment.albumentations works on the CPU, not on frames in a device's memory; "
+                             "set data.cache to true")  # fmt: skip
         if self.train.batch_size == 1 and self.model.arch in POOLED_BATCHNORM:
             raise InputError(
                 f"train.batch_size: 1 cannot train {self.model.arch}, whose BatchNorm sees one pixel a "

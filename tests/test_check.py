@@ -119,8 +119,8 @@ def test_the_command_line(people, spoiled, tmp_path, capsys):
     assert (content["errors"], content["warnings"]) == (14, 6)
     assert printed.err.splitlines()[-1].startswith(f"fastseg check: 14 errors in {root}; ")
     assert page.is_file()
-    (root / "only.yaml").write_text("hierarchy: {background: 0, person: 1}\n")
-    assert main(["check", str(people), "--config", str(root / "only.yaml"), *small]) == 2
+    (tmp_path / "only.yaml").write_text("hierarchy: {background: 0, person: 1}\n")
+    assert main(["check", str(people), "--config", str(tmp_path / "only.yaml"), *small]) == 2
     assert "classes.txt: line 2 says 1 is low_hand, the hierarchy says person" in capsys.readouterr().out
 
 

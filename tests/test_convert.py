@@ -252,7 +252,7 @@ def test_damaged_files_are_named_and_the_rest_goes_on(source):
         "a_text": "cannot be read",
         "other": "`anno`",
         "flat": "`mask`",
-        "size": "(5, 6)",
+        "size": "its mask is 5x6",
         "mixed": "(5, 6)",
         "part": "'lwing' of a person is in no rule",
         "p2": "p2.jpg",
@@ -315,7 +315,7 @@ def test_bad_protocols(tmp_path, text, hint):
 
 
 def test_what_cannot_work_is_said_before_anything_is_written(source):
-    with pytest.raises(InputError, match=r"unknown protocol 'person7': known are person6"):
+    with pytest.raises(InputError, match=r"unknown protocol 'person7': did you mean person6\? known"):
         run(source, protocol="person7")
     with pytest.raises(InputError, match="cannot read protocol"):
         run(source, protocol="absent.yaml")

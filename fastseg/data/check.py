@@ -83,7 +83,7 @@ class Report:
 def check(cfg: Settings, progress: Callable[[int, int], object] | None = None, workers: int | None = None) -> Report:
     """Read every photograph and mask of a configuration's dataset, and say what is wrong and what it holds.
 
-    `progress(done, total)` is called after each id; `workers` is the most processes to read with (None: one a core).
+    `progress(done, total)` is called after each id; `workers` is how many processes read (None: one a core).
     Raises `InputError` only where there is no dataset to read: no folder, or no id list.
     """
     tree, files = cfg.classes(), dataset_files(cfg)

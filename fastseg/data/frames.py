@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from fastseg.data.files import Files, JoinedFiles
 from fastseg.data.framing import MaskFraming
 from fastseg.data.machine import cores
 from fastseg.data.pictures import ORIENTATION_TAG, read_image, read_mask
+from fastseg.hierarchy import IGNORE_INDEX
 
 # Around a photograph that is padded: ImageNet's mean colour, close to nothing once normalised.
 PADDING = (124, 116, 104)
@@ -75,8 +76,10 @@ class Framing(MaskFraming):
             _resize(image, out)
             return out
         top, left, high, wide = self.box(image.shape[1:])
-        out[:] = torch.tensor(PADDING, dtype=torch.uint8).view(3, 1, 1)
-        out[:, top : top + high, left : left + wide] = _resize(image, image.new_empty((3, high, wide)))
+        colour = torch.tensor(PADDING, dtype=torch.uint8).view(3, 1, 1)
+        for border in (out[:, :top], out[:, top + high :], out[..., :left], out[..., left + wide :]):
+            border[:] = colour
+        out[:, top : top + high, left : left + wide] = _resize(image, _empty(1, (high, wide))[0])
         return out
 
     def undo(self, logits: Tensor, shape: Sequence[int]) -> Tensor:
@@ -127,6 +130,18 @@ class FrameReader:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(photograph, range(len(items))))
         return images, torch.from_numpy(masks), shapes
+
+
+def count_pixels(
+    files: Files | JoinedFiles, names: Sequence[str], leaves: int, progress: Callable[[int, int], None] | None = None
+) -> np.ndarray:
+    """(leaves,) int64 pixels of each class in the masks of some ids; 255 is not counted."""
+    counts = np.zeros(IGNORE_INDEX + 1, np.int64)
+    for done, name in enumerate(names, 1):
+        counts += np.bincount(read_mask(files.mask(name), leaves).ravel(), minlength=IGNORE_INDEX + 1)
+        if progress:
+            progress(done, len(names))
+    return counts[:leaves]
 
 
 def _empty(count: int, size: tuple[int, int]) -> Tensor:

@@ -19,9 +19,12 @@ from fastai.vision.data import ImageBlock, get_grid
 from fasttransform import Transform
 from PIL import Image
 
+from fastseg.data.augment import Augmentation, draw_chances
+from fastseg.data.cache import cached_reader, on_device
 from fastseg.data.files import Files, GetImage, GetMask, JoinedFiles, open_files
-from fastseg.data.frames import FrameReader, Framing
+from fastseg.data.frames import FrameReader, Framing, count_pixels, scoring_frame
 from fastseg.data.machine import reading_workers
+from fastseg.data.pipeline import Pipeline
 from fastseg.data.progress import progress_line
 from fastseg.data.sample import embedded_sample
 from fastseg.errors import InputError
@@ -29,6 +32,8 @@ from fastseg.hierarchy import Hierarchy
 from fastseg.plots import add_legend, draw_mask
 from fastseg.settings import Settings
 
+# Frames of training photographs by the network's size, where they are zoomed, and where windows are cut from them.
+ZOOM_MARGIN, CROP_MARGIN = 1.25, 1.5
 Stats = tuple[Sequence[float], Sequence[float]]
 
 
@@ -85,26 +90,43 @@ class PartDL(TfmdDL):
     """A fastai DataLoader that reads whole batches where it has a `reader`, and item by item where it has none.
 
     `reader` takes item numbers and returns photographs (B, 3, H, W) and ids (B, H, W), both uint8, and the
-    photographs' own shapes. Without one (a test set made by `test_dl`), items go through fastai's pipeline.
+    photographs' own shapes. Without one (a test set made by `test_dl`), items go through fastai's pipeline. With a
+    `seed`, batches carry what `Augmentation` needs, drawn for (seed, epoch, item); `epoch` is set from outside.
     """
 
-    def __init__(self, dataset: Any = None, reader: Any = None, **kwargs: Any):
-        super().__init__(dataset, **kwargs)
-        self.reader = reader
+    epoch = 0
 
-    def create_batches(self, samps: Iterable[int]) -> Iterator[tuple[TensorImage, PartMask]]:
+    def __init__(self, dataset: Any = None, reader: Any = None, seed: int | None = None, pipeline: Any = None,
+                 **kwargs: Any):  # fmt: skip
+        super().__init__(dataset, **kwargs)
+        self.reader, self.seed, self.pipeline = reader, seed, pipeline
+
+    def create_batches(self, samps: Iterable[int]) -> Iterator[tuple[torch.Tensor, ...]]:
         """Batches of the numbered items, in a worker or in the main process."""
         if self.reader is None:
             yield from super().create_batches(samps)
             return
         for items in self.chunkify(samps):
-            images, masks, _ = self.reader(list(items))
-            yield TensorImage(images), PartMask(masks)
+            items = list(items)
+            images, masks, shapes = self.reader(items)
+            if self.pipeline is not None:
+                images, masks = self.pipeline(images, masks, (self.seed, self.epoch), items)
+            batch = TensorImage(images), PartMask(masks)
+            if self.seed is None:
+                yield batch
+            else:
+                framing = self.reader.framing
+                inner = np.array([framing.box(shape)[2:] for shape in shapes]) / framing.size
+                yield *batch, draw_chances(self.seed, self.epoch, items, inner)
 
     def new(self, dataset: Any = None, cls: Any = None, **kwargs: Any) -> PartDL:
         """A copy with some settings changed; another dataset is read item by item."""
-        own = {"reader": self.reader} if dataset is None or dataset is self.dataset else {}
-        return super().new(dataset, cls, **{**own, **kwargs})
+        own = {}
+        if dataset is None or dataset is self.dataset:
+            own = {"reader": self.reader, "seed": self.seed, "pipeline": self.pipeline}
+        copy = super().new(dataset, cls, **{**own, **kwargs})
+        copy.epoch = self.epoch
+        return copy
 
 
 def PartMaskBlock(tree: Hierarchy) -> TransformBlock:
@@ -130,22 +152,52 @@ def seg_dataloaders(cfg: Settings, stats: Stats | None = None) -> DataLoaders:
             f"nothing would be learned; set train.batch_size to {max(len(train), 1)} or less, or add more"
         )
     files.check(train + valid)
-    framing = Framing(cfg.data.size)
+    exact = scoring_frame(cfg.data.size, cfg.data.resize)
     roots = [part.root for part in files.parts.values()]
+    changed = cfg.augment.active() or cfg.data.resize == "crop"
     block = DataBlock(
         blocks=(ImageBlock, PartMaskBlock(tree)),
         dl_type=PartDL,
         getters=[GetImage(roots, cfg.data.images, cfg.data.masks), GetMask(roots, cfg.data.masks, len(tree))],
         splitter=_SplitAt(len(train)),
-        item_tfms=ToFrame(framing),
-        batch_tfms=[] if stats is None else [Normalize.from_stats(*stats)],
+        item_tfms=ToFrame(exact),
+        batch_tfms=[
+            *([_augmentation(cfg, files, train)] if changed else []),
+            *([] if stats is None else [Normalize.from_stats(*stats)]),
+        ],
     )
-    workers = reading_workers() if cfg.data.workers is None else cfg.data.workers
+    workers = reading_workers(bool(cfg.data.cache)) if cfg.data.workers is None else cfg.data.workers
     dls = block.dataloaders(train + valid, path=files.root, bs=cfg.train.batch_size, num_workers=workers)
-    for loader, names in ((dls.train, train), (dls.valid, valid)):
-        loader.reader = FrameReader(files, names, len(tree), framing)
-    dls.tree, dls.vocab, dls.c, dls.settings = tree, list(tree.leaves), len(tree), cfg.data
+    readers = [
+        FrameReader(files, train, len(tree), training_frame(cfg)),
+        FrameReader(files, valid, len(tree), exact),
+    ]
+    if cfg.data.cache:
+        readers = [cached_reader(reader, progress_line("filling the cache")) for reader in readers]
+    if cfg.data.cache == "device":
+        readers = on_device(readers, dls.device)
+    dls.train.reader, dls.valid.reader = readers
+    if changed:
+        dls.train.seed = cfg.train.seed
+    if cfg.augment.albumentations:
+        dls.train.seed, dls.train.pipeline = cfg.train.seed, Pipeline(cfg.augment.albumentations, tree)
+    dls.tree, dls.vocab, dls.c, dls.settings = tree, list(tree.leaves), len(tree), (cfg.data, cfg.augment)
     return dls
+
+
+def training_frame(cfg: Settings) -> Framing:
+    """How training photographs are framed: a little above the network's size where they are then zoomed or cropped."""
+    exact = scoring_frame(cfg.data.size, cfg.data.resize)
+    above = CROP_MARGIN if cfg.data.resize == "crop" else ZOOM_MARGIN if cfg.augment.moves() else 1.0
+    return Framing((round(exact.size[0] * above), round(exact.size[1] * above)), exact.pad)
+
+
+def _augmentation(cfg: Settings, files: Files | JoinedFiles, names: Sequence[str]) -> Augmentation:
+    tree, rarity = cfg.classes(), None
+    if cfg.augment.resolved().class_crop:
+        counts = count_pixels(files, names, len(tree), progress_line("counting the classes' pixels"))
+        rarity = 1 / np.maximum(counts, 1)
+    return Augmentation(cfg.data.size, cfg.augment, tree, rarity, windows=cfg.data.resize == "crop")
 
 
 def dataset_files(cfg: Settings) -> Files | JoinedFiles:

@@ -16,6 +16,8 @@ ORIENTATION_TAG = 0x0112
 NPY_BYTES = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '\|u1', 'fortran_order': False, 'shape': \((\d+), (\d+)\), \} *\n", re.DOTALL
 )
+# Pillow spreads the values of 2- and 4-bit grey over 0..255; a mask's ids are the values as stored.
+GREY_STEPS = {"L;2": 85, "L;4": 17}
 READ_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 
 
@@ -95,7 +97,7 @@ def read_mask(path: Path, leaves: int | None = None) -> np.ndarray:
     else:
         with _open_png(path) as image:
             try:
-                ids = np.array(image)
+                ids = np.array(image) // GREY_STEPS.get(image.tile[0][3] if image.tile else "", 1)
             except READ_ERRORS as error:
                 raise InputError(
                     f"{path}: the mask breaks off ({_short(error)}); replace it", "truncated mask"

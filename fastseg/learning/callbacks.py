@@ -17,7 +17,7 @@ from fastseg.run import write_rows, write_weights
 
 
 class CountedRandomness(Callback):
-    """Makes what is random a function of counts: the order of an epoch of (seed, epoch), dropout of (seed, step).
+    """Makes what is random a function of counts: an epoch's order and augmentation, and dropout at each step.
 
     Nothing depends on a generator's history, so neither workers nor an interruption change a run.
     """
@@ -28,8 +28,9 @@ class CountedRandomness(Callback):
         self.seed, self.epochs, self.steps = seed, 0, 0
 
     def before_train(self) -> None:
-        """Order the epoch."""
+        """Order the epoch, and tell the loader its number, by which it draws augmentations."""
         self.learn.dls.train.rng = random.Random(f"{self.seed}-{self.epochs}")
+        self.learn.dls.train.epoch = self.epochs
 
     def before_batch(self) -> None:
         """Seed what the network itself draws."""

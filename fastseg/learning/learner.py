@@ -51,7 +51,7 @@ def seg_learner(
     }
     metrics, cbs = [*LevelIoU(tree), *parts, *L(metrics)], [CountedRandomness(cfg.train.seed), History(), *L(cbs)]
     learn = Learner(dls, model, metrics=metrics, cbs=cbs, **{**own, **kwargs})
-    learn.cfg, learn.own_dls = cfg, getattr(dls, "settings", None) != cfg.data
+    learn.cfg, learn.own_dls = cfg, getattr(dls, "settings", None) != (cfg.data, cfg.augment)
     return learn
 
 
