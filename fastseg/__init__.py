@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from fastseg.config import dump_config, load_config
+    from fastseg.data.check import check
     from fastseg.data.convert import convert
     from fastseg.data.files import GetImage, GetMask
     from fastseg.data.labels import convert_labels
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 # Public name → module; loaded on first use (PEP 562), so that `import fastseg` is instant.
 _HOMES = {
     "config": ("dump_config", "load_config"),
+    "data.check": ("check",),
     "data.convert": ("convert",),
     "data.files": ("GetImage", "GetMask"),
     "data.labels": ("convert_labels",),
@@ -58,6 +60,7 @@ __all__ = [
     "Run",
     "Settings",
     "SumLoss",
+    "check",
     "convert",
     "convert_labels",
     "create_model",

@@ -18,6 +18,7 @@ USE = """\
 fastseg train                                   the embedded sample: about two minutes on two cores
 fastseg train --config pascal_part --data.root Pascal-part --train.epochs 30
 fastseg train --print-config                    every setting, its value and its meaning
+fastseg check DIR --report page.html            what is wrong with a dataset, and what it holds
 fastseg evaluate RUN --data.root DIR            scores of a finished run on a folder of photographs and masks
 """
 
@@ -78,6 +79,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--data.root", dest="root", metavar="DIR", help="another dataset than the run's own")
     sub.add_argument("--split", default="valid", choices=("valid", "train"), help="which id list to score (valid)")
     sub.add_argument("--json", action="store_true", help="print the scores as JSON")
+
+    sub = command("check", _check, "read a whole dataset and say what is wrong and what it holds", settings=True)
+    sub.add_argument("folder", metavar="DIR", help="the dataset; it takes the place of data.root")
+    sub.add_argument("--config", default=None, metavar="NAME|FILE", help="a preset (default: sample) or a YAML file")
+    sub.add_argument("--json", action="store_true", help="print findings and statistics as JSON")
+    sub.add_argument("--report", metavar="FILE.html", help="write a page with pictures")
 
     sub = command("sample", _sample, "draw the embedded sample into a folder, in the Pascal-Part layout")
     sub.add_argument("folder", metavar="DIR", help="a new folder")
@@ -157,6 +164,23 @@ def _show(scores: dict[str, Any], tree: Any, as_json: bool, run: Path | None = N
     if run:
         files = ", ".join(sorted(file.name for file in run.iterdir() if file.is_file()))
         print(f"\n{run}/\n    {files}")
+
+
+def _check(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    from fastseg.config import load_config
+    from fastseg.data.check import check
+    from fastseg.data.progress import progress_line
+
+    cfg = load_config(args.config, *overrides)
+    # Not by an override, which would be read as YAML.
+    report = check(cfg.model_copy(update={"data": cfg.data.model_copy(update={"root": args.folder})}),
+                   progress_line("reading"))  # fmt: skip
+    print(json.dumps(report.as_json(), indent=1) if args.json else report.table())
+    if args.report:
+        print(report.write_report(args.report), file=sys.stderr)
+    if report.errors:
+        count = len(report.errors)
+        raise InputError(f"{count:,} error{'s' * (count > 1)} in {args.folder}; mend them before training")
 
 
 def _sample(args: argparse.Namespace, overrides: Sequence[str]) -> None:

@@ -45,6 +45,7 @@ class DataSettings(Section):
         "middle, 255 around), crop (random parts in training, padded in validation)")  # fmt: skip
     limit: int | None = Field(None, ge=1, description="train on the first N ids only")
     limit_valid: int | None = Field(None, ge=1, description="validate on the first N ids only")
+    allow_leak: bool = Field(False, description="train although photographs stand in both lists; metrics.json says so")
     cache: Literal[False, True, "device"] = Field(
         False,
         description="true: frames once made are mapped from the user's cache folder; device: and kept in its memory",

@@ -28,6 +28,26 @@ def drawn_copy(drawn, tmp_path) -> Path:
     return Path(shutil.copytree(drawn, tmp_path / "Pascal-part"))
 
 
+@pytest.fixture(scope="session")
+def people(tmp_path_factory) -> Path:
+    """Thirty drawn photographs, 24 to train on and 6 to validate on."""
+    from fastseg.data.sample import draw_sample
+
+    root = tmp_path_factory.mktemp("people") / "sample"
+    return draw_sample(root, train=24, valid=6, size=(64, 96), seed=5, workers=2)
+
+
+@pytest.fixture(scope="session")
+def spoiled(people, tmp_path_factory):
+    """A copy with a fault of each of twenty kinds; (folder, kind → id)."""
+    import shutil
+
+    from planted import plant
+
+    root = Path(shutil.copytree(people, tmp_path_factory.mktemp("spoiled") / "data"))
+    return root, plant(root)
+
+
 @pytest.fixture
 def tiny(drawn, tmp_path):
     """Settings that train in seconds: 32x64, batch 4, one epoch, no pretrained weights, no worker processes."""

@@ -5,18 +5,16 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 from PIL import Image
 
+from fastseg.data.machine import map_in_processes
 from fastseg.data.pictures import fitting_turn, open_image, read_mask
 from fastseg.data.summary import Summary
 from fastseg.errors import InputError
@@ -80,7 +78,7 @@ def convert_files(
     absent = _folders(images)[0]
     pairs = [(file, photos.get(name, absent / f"{name}.jpg")) for name, file in sources.items()]
     summary, totals, ids = Summary(recipe.name, {}, unlisted=found - len(sources)), np.zeros(256, np.int64), []
-    results = _run(partial(_convert_one, recipe=recipe, out=out), pairs, workers)
+    results = map_in_processes(partial(_convert_one, recipe=recipe, out=out), pairs, workers)
     for done, (name, (state, detail)) in enumerate(zip(sources, results, strict=True), 1):
         if state == "damaged":
             summary.damaged.append((str(sources[name]), detail))
@@ -178,23 +176,6 @@ def _prepare(out: Path, recipe: Recipe) -> None:
     except OSError as error:
         raise InputError(f"cannot make the folder {out}: {error.strerror}") from None
     write(record, json.dumps({"protocol": recipe.name, "sha256": recipe.digest}, indent=1).encode())
-
-
-def _run(function: Callable, jobs: list, workers: int | None) -> Iterator:
-    if workers is None:
-        # A process takes longer to start than sixteen files to convert.
-        workers = min(os.cpu_count() or 1, 8, len(jobs) // 16)
-    if workers < 2:
-        yield from map(function, jobs)
-    else:
-        with ProcessPoolExecutor(workers, initializer=_end_with_parent) as pool:
-            yield from pool.map(function, jobs, chunksize=8)
-
-
-def _end_with_parent() -> None:
-    # Workers of a killed process would wait for work for ever, and hold its terminal or pipe open.
-    parent = multiprocessing.parent_process()
-    Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def _convert_one(pair: tuple[Path, Path], recipe: Recipe, out: Path) -> tuple[str, object]:

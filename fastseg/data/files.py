@@ -10,7 +10,10 @@ from pathlib import Path
 from PIL import Image
 
 from fastseg.data.pictures import fitting_turn, mask_shape, open_image, read_image, read_mask
+from fastseg.data.progress import progress_line
+from fastseg.data.sample import embedded_sample
 from fastseg.errors import InputError
+from fastseg.settings import Settings
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".webp", ".bmp", ".tif", ".tiff")
 MASK_SUFFIXES = (".npy", ".png", ".PNG")
@@ -84,7 +87,10 @@ class Files(_Layout):
             raise InputError(
                 f"no folder {where} for the {what}s; mend data.root or data.{'images' if 'photo' in what else 'masks'}"
             )
-        raise InputError(f"{name}: no {what} {where / name}{suffixes[0]}; add it or take the id out of the id lists")
+        raise InputError(
+            f"{name}: no {what} {where / name}{suffixes[0]}; add it or take the id out of the id lists",
+            f"id without {what}",
+        )
 
 
 @dataclass(frozen=True)
@@ -138,8 +144,21 @@ def read_ids(path: Path) -> list[str]:
     """Ids of a text file, one a line; blank lines, surrounding spaces, CRLF and an image suffix do not matter."""
     if not path.is_file():
         raise InputError(f"no id file {path}; write one id a line, or name another in data.train_ids / data.valid_ids")
-    names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8 text; write one id a line") from None
     return [name.removesuffix(Path(name).suffix) if name.endswith(IMAGE_SUFFIXES) else name for name in names if name]
+
+
+def dataset_files(cfg: Settings) -> Files | JoinedFiles:
+    """The dataset's folder or folders; where none is configured, the embedded sample, drawn on first use."""
+    sample, root = cfg.data.sample, cfg.data.root
+    if root is None:
+        root = embedded_sample(
+            sample.train, sample.valid, sample.size, sample.seed, progress_line("drawing the sample")
+        )
+    return open_files(root, cfg.data.images, cfg.data.masks)
 
 
 class GetImage:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch.utils.data import get_worker_info
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from fastseg.data.files import Files, JoinedFiles
+from fastseg.data.framing import MaskFraming
 from fastseg.data.machine import cores
 from fastseg.data.pictures import ORIENTATION_TAG, read_image, read_mask
 from fastseg.hierarchy import IGNORE_INDEX
@@ -62,23 +62,11 @@ def _is_plain_jpeg(content: bytearray) -> bool:
     return False
 
 
-@dataclass(frozen=True)
-class Framing:
-    """How photographs of any shape are brought to one `size` (height, width).
+class Framing(MaskFraming):
+    """How photographs of any shape, and their masks, are brought to one `size` (height, width).
 
     Squeezed, or with `pad` kept in their aspect, in the middle of a plain colour; masks carry 255 there.
     """
-
-    size: tuple[int, int]
-    pad: bool = False
-
-    def box(self, shape: Sequence[int]) -> tuple[int, int, int, int]:
-        """(top, left, height, width) within the frame of a photograph of `shape` (height, width)."""
-        if not self.pad:
-            return 0, 0, *self.size
-        scale = min(side / own for side, own in zip(self.size, shape, strict=True))
-        inner = [max(1, min(side, round(own * scale))) for side, own in zip(self.size, shape, strict=True)]
-        return (self.size[0] - inner[0]) // 2, (self.size[1] - inner[1]) // 2, *inner
 
     def image(self, image: Tensor, out: Tensor | None = None) -> Tensor:
         """(3, h, w) uint8 → (3, H, W) uint8, bilinear and antialiased as Pillow's; written into `out` where given."""
@@ -92,16 +80,6 @@ class Framing:
         for border in (out[:, :top], out[:, top + high :], out[..., :left], out[..., left + wide :]):
             border[:] = colour
         out[:, top : top + high, left : left + wide] = _resize(image, _empty(1, (high, wide))[0])
-        return out
-
-    def mask(self, ids: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """(h, w) ids → (H, W) by nearest neighbour: no id appears that was not there, but 255 on padding."""
-        top, left, high, wide = self.box(ids.shape)
-        out = np.empty(self.size, ids.dtype) if out is None else out
-        if self.pad:
-            out[:] = IGNORE_INDEX
-        inner = out[top : top + high, left : left + wide]
-        np.take(ids.take(_centres(high, ids.shape[0]), 0), _centres(wide, ids.shape[1]), 1, out=inner, mode="clip")
         return out
 
     def undo(self, logits: Tensor, shape: Sequence[int]) -> Tensor:
@@ -183,8 +161,3 @@ def _resize(image: Tensor, out: Tensor) -> Tensor:
         return out.copy_(image)
     torch.ops.aten._upsample_bilinear2d_aa.out(image[None], out.shape[-2:], False, out=out[None])
     return out
-
-
-def _centres(target: int, source: int) -> np.ndarray:
-    """For each target pixel the source pixel under its centre."""
-    return ((np.arange(target) + 0.5) * (source / target)).astype(np.intp)

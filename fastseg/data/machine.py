@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from threading import Thread
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +32,29 @@ def reading_workers(cached: bool = False) -> int:
     if cached or start != "fork":
         return 0
     return min(cores(), MOST_WORKERS)
+
+
+def map_in_processes(
+    function: Callable[[Any], Any], items: Sequence[Any], workers: int | None = None, chunk: int = 8
+) -> Iterator[Any]:
+    """`map` over processes, in order; in this one where it may have no children.
+
+    `workers` None: one process a core, eight at most, and none for little work. `function` must be picklable.
+    """
+    if workers is None:
+        # A process takes longer to start than two chunks of files to work on.
+        workers = min(cores(), MOST_WORKERS, len(items) // (2 * chunk))
+    if workers < 2 or multiprocessing.current_process().daemon:
+        yield from map(function, items)
+        return
+    with ProcessPoolExecutor(workers, initializer=_end_with_parent) as pool:
+        yield from pool.map(function, items, chunksize=chunk)
+
+
+def _end_with_parent() -> None:
+    # Workers of a killed process would wait for work for ever, and hold its terminal or pipe open.
+    parent = multiprocessing.parent_process()
+    Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def free_memory(device: torch.device) -> int:

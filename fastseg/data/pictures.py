@@ -21,13 +21,13 @@ GREY_STEPS = {"L;2": 85, "L;4": 17}
 READ_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 
 
-def open_image(path: Path) -> Image.Image:
-    """A photograph with its header read. Raises `InputError` where it is none."""
+def open_image(path: Path, what: str = "photograph") -> Image.Image:
+    """A photograph (or a mask, as `what` then says) with its header read. Raises `InputError` where it is none."""
     try:
         return Image.open(path)
     except (UnidentifiedImageError, *READ_ERRORS) as error:
         raise InputError(
-            f"{path}: not a readable photograph ({_short(error)}); replace it or take out its id"
+            f"{path}: not a readable {what} ({_short(error)}); replace it or take out its id", f"unreadable {what}"
         ) from None
 
 
@@ -43,22 +43,28 @@ def read_image(path: Path, shape: tuple[int, int] | None = None) -> Image.Image:
             image.load()
         except READ_ERRORS as error:
             raise InputError(
-                f"{path}: the photograph breaks off ({_short(error)}); replace it or take out its id"
+                f"{path}: the photograph breaks off ({_short(error)}); replace it or take out its id",
+                "truncated photograph",
             ) from None
         return to_rgb(ImageOps.exif_transpose(image) if turn else image)
 
 
 def fitting_turn(image: Image.Image, shape: tuple[int, int], path: Path) -> bool:
     """Whether EXIF orientation is to be applied so that the photograph has `shape` (height, width)."""
-    wide, high = image.size
-    stored = (high, wide)
-    turned = stored[::-1] if image.getexif().get(ORIENTATION_TAG, 1) in (5, 6, 7, 8) else stored
+    stored, turned = exif_shapes(image)
     if shape not in (turned, stored):
         raise InputError(
             f"{path}: {turned[0]}x{turned[1]} (height x width), but its mask is {shape[0]}x{shape[1]}; "
-            "they must have one size"
+            "they must have one size",
+            "shapes differ",
         )
     return shape == turned
+
+
+def exif_shapes(image: Image.Image) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(height, width) of a photograph as it is stored, and as its EXIF orientation shows it."""
+    stored = image.size[::-1]
+    return stored, stored[::-1] if image.getexif().get(ORIENTATION_TAG, 1) in (5, 6, 7, 8) else stored
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -93,7 +99,9 @@ def read_mask(path: Path, leaves: int | None = None) -> np.ndarray:
             try:
                 ids = np.array(image) // GREY_STEPS.get(image.tile[0][3] if image.tile else "", 1)
             except READ_ERRORS as error:
-                raise InputError(f"{path}: the mask breaks off ({_short(error)}); replace it") from None
+                raise InputError(
+                    f"{path}: the mask breaks off ({_short(error)}); replace it", "truncated mask"
+                ) from None
     if ids.dtype == np.uint8 and ids.max(initial=0) < (leaves or IGNORE_INDEX):
         return ids
     outside = (ids < 0) | (ids > IGNORE_INDEX)
@@ -103,7 +111,8 @@ def read_mask(path: Path, leaves: int | None = None) -> np.ndarray:
         known = f"0 to {leaves - 1}" if leaves else "0 to 254"
         raise InputError(
             f"{path}: class id {int(ids[outside][0])} is not in the tree ({known}, or 255 for no class); "
-            "mend the mask or the hierarchy"
+            "mend the mask or the hierarchy",
+            "id outside the tree",
         )
     return ids.astype(np.uint8)
 
@@ -121,20 +130,43 @@ def _npy(path: Path, **kwargs: str) -> np.ndarray:
     try:
         ids = np.load(path, allow_pickle=False, **kwargs)
     except READ_ERRORS as error:
-        kind = type(error).__name__
-        raise InputError(f"{path}: not a readable .npy array of numbers ({kind}); replace it") from None
+        why, kind = _npy_fault(path, error)
+        raise InputError(f"{path}: not a readable .npy array of numbers ({why}); replace it", kind) from None
     if not isinstance(ids, np.ndarray) or ids.dtype.kind not in "iu" or ids.ndim != 2:
-        shape, kind = getattr(ids, "shape", "?"), getattr(ids, "dtype", "?")
-        raise InputError(f"{path}: an array of {kind} {shape}; a mask is a 2-D array of whole numbers")
+        shape, dtype = getattr(ids, "shape", ()), getattr(ids, "dtype", None)
+        kind = "float mask" if dtype is not None and dtype.kind in "fc" else "not a mask"
+        kind = "RGB mask" if len(shape) == 3 and shape[2] in (3, 4) else kind
+        raise InputError(
+            f"{path}: an array of {dtype or '?'} {shape or '?'}; a mask is a 2-D array of whole numbers", kind
+        )
     return ids
 
 
+def _npy_fault(path: Path, error: Exception) -> tuple[str, str]:
+    """Why NumPy refused a file, in words, and the kind of fault; NumPy takes whatever it does not know for a pickle."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(256)
+    except OSError:
+        return _short(error), "unreadable mask"
+    if start.startswith(b"\x80") or re.match(rb"\x93NUMPY.*'\|O", start, re.DOTALL):
+        return "Python objects, which would need unpickling", "pickled mask"
+    if start.startswith(b"\x93NUMPY"):
+        return "it breaks off", "truncated mask"
+    return "it does not begin like one", "unreadable mask"
+
+
 def _open_png(path: Path) -> Image.Image:
-    image = open_image(path)
+    image = open_image(path, "mask")
     if image.mode not in ("L", "P", "1"):
-        raise InputError(f"{path}: mode {image.mode}; a mask is an 8-bit grey or palette picture of class ids")
+        raise InputError(
+            f"{path}: mode {image.mode}; a mask is an 8-bit grey or palette picture of class ids",
+            "RGB mask" if image.mode in ("RGB", "RGBA", "LA", "CMYK", "YCbCr") else "not a mask",
+        )
     return image
 
 
 def _short(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "no known picture format"
     return " ".join(str(error).split())[:120] or type(error).__name__
