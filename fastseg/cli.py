@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--config", default=None, metavar="NAME|FILE", help="a preset (default: sample) or a YAML file")
     sub.add_argument("--json", action="store_true", help="print findings and statistics as JSON")
     sub.add_argument("--report", metavar="FILE.html", help="write a page with pictures")
+    sub.add_argument("--augment", metavar="FILE.png", help="draw one photograph as twenty epochs of training see it")
 
     sub = command("sample", _sample, "draw the embedded sample into a folder, in the Pascal-Part layout")
     sub.add_argument("folder", metavar="DIR", help="a new folder")
@@ -173,8 +174,13 @@ def _check(args: argparse.Namespace, overrides: Sequence[str]) -> None:
 
     cfg = load_config(args.config, *overrides)
     # Not by an override, which would be read as YAML.
-    report = check(cfg.model_copy(update={"data": cfg.data.model_copy(update={"root": args.folder})}),
-                   progress_line("reading"))  # fmt: skip
+    cfg = cfg.model_copy(update={"data": cfg.data.model_copy(update={"root": args.folder})})
+    if args.augment:
+        from fastseg.data.loaders import draw_augmentation
+
+        print(draw_augmentation(cfg, args.augment), file=sys.stderr)
+        return
+    report = check(cfg, progress_line("reading"))
     print(json.dumps(report.as_json(), indent=1) if args.json else report.table())
     if args.report:
         print(report.write_report(args.report), file=sys.stderr)

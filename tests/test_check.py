@@ -22,12 +22,12 @@ def test_all_twenty_faults_are_named_and_nothing_else(spoiled):
     assert kinds(report) == set(planted.items())
     assert told[-1] == (32, 32)
     assert {f.kind for f in report.warnings} == {kind for kind in planted if KINDS[kind][0] == "warning"}
-    assert len(report.errors) == 14
+    assert len(report.errors) == 13
     table = report.table()
     for kind, name in planted.items():
         assert kind in table
         assert name in table
-    assert table.splitlines()[-1] == "14 errors, 6 warnings"
+    assert table.splitlines()[-1] == "13 errors, 7 warnings"
     one = {finding.kind: finding for finding in report.findings}
     assert one["near-duplicate in both splits"].message.startswith("near (valid) looks like the mirror image of")
     assert one["vanishes when resized"].message.endswith("1 pixel of people at 64x96, none at 32x32")
@@ -45,8 +45,8 @@ def test_quick_check_passes_a_clean_dataset_and_keeps_the_first_fault(drawn_copy
     files, train, valid = listed(drawn_copy)
     cfg = settings(drawn_copy)
     assert quick_check(cfg, files, train, valid) == []
-    with pytest.raises(InputError, match=rf"{train[1]}: stands 2 times in the list to train on"):
-        quick_check(cfg, files, [*train, train[1]], valid)
+    # Twice in one list is a way to see it more often.
+    assert quick_check(cfg, files, [*train, train[1]], valid) == []
     files.mask(train[2]).unlink()
     with pytest.raises(InputError, match=rf"{train[2]}: no mask"):
         quick_check(cfg, files, train, valid)
@@ -74,7 +74,6 @@ def test_quick_check_refuses_leaks_unless_they_are_allowed(drawn_copy):
     [("0: background\n1: Low hand\n2: torso\n3:low_leg\n4 head\n5: up_leg\n6: up_hand\n255: void\n", None),
      ("bg\nlow_hand\ntorso\nlow_leg\nhead\nup_leg\nup_hand\n", None),
      ("0: bg\n1: low_hand\n2: head\n3: torso\n", "line 3 says 2 is head, the hierarchy says torso"),
-     ("0: bg\n1: low_hand\n2: torso\n", "no line for 3, low_leg"),
      ("bg\nlow_hand\ntorso\nlow_leg\nhead\nup_leg\nup_hand\nfoot\n", "line 8 has class 7")],
 )  # fmt: skip
 def test_classes_txt_is_held_against_the_tree(drawn_copy, text, said):
@@ -86,6 +85,20 @@ def test_classes_txt_is_held_against_the_tree(drawn_copy, text, said):
     with pytest.raises(InputError, match=said):
         quick_check(settings(drawn_copy), files, train, valid)
     assert ("classes.txt differs", "classes.txt") in kinds(check(settings(drawn_copy), workers=1))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("0: bg\n1: low_hand\n2: torso\n", "no line for 3, low_leg"),
+     ("bg\nforearm\ntorso\nlow_leg\nhead\nup_leg\nup_hand\n", "line 2 says 1 is forearm, the hierarchy says low_hand")],
+)  # fmt: skip
+def test_other_names_in_classes_txt_are_a_warning(drawn_copy, text, said):
+    (drawn_copy / "classes.txt").write_text(text)
+    files, train, valid = listed(drawn_copy)
+    assert quick_check(settings(drawn_copy), files, train, valid) == []
+    report = check(settings(drawn_copy), workers=1)
+    assert [f.kind for f in report.warnings] == ["classes.txt differs"]
+    assert said in report.warnings[0].message
 
 
 def test_equal_ids_of_several_folders_are_no_leak(people, drawn):
@@ -116,12 +129,12 @@ def test_the_command_line(people, spoiled, tmp_path, capsys):
     assert main(["check", str(root), "--json", "--report", str(page), *small]) == 2
     printed = capsys.readouterr()
     content = json.loads(printed.out)
-    assert (content["errors"], content["warnings"]) == (14, 6)
-    assert printed.err.splitlines()[-1].startswith(f"fastseg check: 14 errors in {root}; ")
+    assert (content["errors"], content["warnings"]) == (13, 7)
+    assert printed.err.splitlines()[-1].startswith(f"fastseg check: 13 errors in {root}; ")
     assert page.is_file()
     (tmp_path / "only.yaml").write_text("hierarchy: {background: 0, person: 1}\n")
     assert main(["check", str(people), "--config", str(tmp_path / "only.yaml"), *small]) == 2
-    assert "classes.txt: line 2 says 1 is low_hand, the hierarchy says person" in capsys.readouterr().out
+    assert "classes.txt: line 3 has class 2 (torso), the hierarchy only 0 to 1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -221,7 +221,7 @@ def test_the_page_is_whole_and_needs_nothing_else(spoiled, tmp_path):
     for kind, name in planted.items():
         assert kind in page.text
         assert name in page.text
-    assert "14 errors, 6 warnings" in page.text
+    assert "13 errors, 7 warnings" in page.text
     assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
     with pytest.raises(InputError, match="cannot write the report"):
         check(settings(root)).write_report(tmp_path / "nowhere" / "page.html")

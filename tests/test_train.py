@@ -15,8 +15,6 @@ from fastseg.run import Run
 
 TREE = Hierarchy(PASCAL_PART)
 
-TREE = Hierarchy(PASCAL_PART)
-
 FILES = ["config.yaml", "curves.png", "history.csv", "metrics.json", "model.json", "model.safetensors", "results.png",
          "timing.csv"]  # fmt: skip
 
@@ -112,3 +110,12 @@ def test_pascal_part_preset_builds_the_notebooks_network_and_steps(tmp_path, dra
     assert type(load_model(run)).__name__ == "DeepLabV3"
     assert run.card["mean"] == [0.5] * 3
     assert run.cfg.name == "pascal_part"
+
+
+def test_a_leak_that_is_allowed_stands_in_the_scores(tiny, drawn_copy):
+    with (drawn_copy / "val_id.txt").open("a") as ids:
+        ids.write("sample_000003\n")
+    with pytest.raises(InputError, match=r"sample_000003: .*data\.allow_leak: true"):
+        train(tiny(root=drawn_copy))
+    run = train(tiny("data.allow_leak=true", root=drawn_copy))
+    assert json.loads((run / "metrics.json").read_text())["leak"] == ["sample_000003"]

@@ -15,7 +15,6 @@ from fastseg.data.checking.findings import ERROR, LEAKS, WARNING, Finding, sort_
 from fastseg.data.checking.lists import (
     Splits,
     classes_findings,
-    doubled,
     files_not_read,
     list_findings,
     split_names,
@@ -125,8 +124,7 @@ def quick_check(cfg: Settings, files: Files | JoinedFiles, train: Sequence[str],
     Returns the ids of `valid` that leak from `train`, where that is allowed.
     """
     files.check([*train, *valid])
-    errors = [f.message for f in classes_findings(files, cfg.classes())]
-    errors += [f.message for f in doubled({"train": train, "valid": valid}) if f.severity == ERROR]
+    errors = [f.message for f in classes_findings(files, cfg.classes()) if f.severity == ERROR]
     same = set(train) & set(valid)
     copies = _equal_files(files, train, [name for name in valid if name not in same])
     leaks = [name for name in dict.fromkeys(valid) if name in same or name in copies]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,18 +20,21 @@ from PIL import Image
 
 from fastseg.data.augment import Augmentation, draw_chances
 from fastseg.data.cache import cached_reader, on_device
-from fastseg.data.files import Files, GetImage, GetMask, JoinedFiles, open_files
+from fastseg.data.check import quick_check
+from fastseg.data.files import Files, GetImage, GetMask, JoinedFiles, dataset_files
 from fastseg.data.frames import FrameReader, Framing, count_pixels, scoring_frame
 from fastseg.data.machine import reading_workers
 from fastseg.data.masks import PartMask, PartMaskBlock, PILPartMask
+from fastseg.data.pictures import read_mask
 from fastseg.data.pipeline import Pipeline
 from fastseg.data.progress import progress_line
-from fastseg.data.sample import embedded_sample
 from fastseg.errors import InputError
+from fastseg.plots import grid_figure, save_figure
 from fastseg.settings import Settings
 
 # Frames of training photographs by the network's size, where they are zoomed, and where windows are cut from them.
 ZOOM_MARGIN, CROP_MARGIN = 1.25, 1.5
+MOST_LOOKED_AT = 64  # photographs among which one is chosen to be shown
 Stats = tuple[Sequence[float], Sequence[float]]
 
 
@@ -115,7 +119,7 @@ def seg_dataloaders(cfg: Settings, stats: Stats | None = None) -> DataLoaders:
             f"{len(train)} training photographs are fewer than one batch of {cfg.train.batch_size}, so "
             f"nothing would be learned; set train.batch_size to {max(len(train), 1)} or less, or add more"
         )
-    files.check(train + valid)
+    leaks = quick_check(cfg, files, train, valid)
     exact = scoring_frame(cfg.data.size, cfg.data.resize)
     roots = [part.root for part in files.parts.values()]
     changed = cfg.augment.active() or cfg.data.resize == "crop"
@@ -145,7 +149,8 @@ def seg_dataloaders(cfg: Settings, stats: Stats | None = None) -> DataLoaders:
         dls.train.seed = cfg.train.seed
     if cfg.augment.albumentations:
         dls.train.seed, dls.train.pipeline = cfg.train.seed, Pipeline(cfg.augment.albumentations, tree)
-    dls.tree, dls.vocab, dls.c, dls.settings = tree, list(tree.leaves), len(tree), (cfg.data, cfg.augment)
+    dls.tree, dls.vocab, dls.c = tree, list(tree.leaves), len(tree)
+    dls.settings, dls.leaks = (cfg.data, cfg.augment), leaks
     return dls
 
 
@@ -162,16 +167,6 @@ def _augmentation(cfg: Settings, files: Files | JoinedFiles, names: Sequence[str
         counts = count_pixels(files, names, len(tree), progress_line("counting the classes' pixels"))
         rarity = 1 / np.maximum(counts, 1)
     return Augmentation(cfg.data.size, cfg.augment, tree, rarity, windows=cfg.data.resize == "crop")
-
-
-def dataset_files(cfg: Settings) -> Files | JoinedFiles:
-    """The dataset's folder or folders; where none is configured, the embedded sample, drawn on first use."""
-    sample, root = cfg.data.sample, cfg.data.root
-    if root is None:
-        root = embedded_sample(
-            sample.train, sample.valid, sample.size, sample.seed, progress_line("drawing the sample")
-        )
-    return open_files(root, cfg.data.images, cfg.data.masks)
 
 
 class _SplitAt:
@@ -210,3 +205,19 @@ def augmented_draws(cfg: Settings, name: str, count: int = 20) -> tuple[np.ndarr
         torch.cat([part.as_subclass(torch.Tensor) for part in parts]) for parts in zip(*batches, strict=True)
     )
     return (images * 255).round().byte().permute(0, 2, 3, 1).numpy(), masks.byte().numpy()
+
+
+def draw_augmentation(cfg: Settings, path: str | Path, name: str | None = None, count: int = 20) -> Path:
+    """Write a picture of one photograph, under its mask, as `count` epochs of training would see it; returns its path.
+
+    `name` is an id; without one, the id of the list's beginning whose mask has most classes.
+    """
+    files, path = dataset_files(cfg), Path(path).expanduser()
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: no folder {path.parent} to write it into")
+    if name is None:
+        names = files.ids(cfg.data.train_ids, MOST_LOOKED_AT)
+        name = max(names, key=lambda one: len(np.unique(read_mask(files.mask(one), len(cfg.classes())))))
+    rows = [(str(epoch + 1), *pair) for epoch, pair in enumerate(zip(*augmented_draws(cfg, name, count), strict=True))]
+    save_figure(grid_figure(rows, cfg.classes()), path)
+    return path

@@ -110,7 +110,9 @@ def save_run(learn: Learner, path: str | Path) -> Path:
     write_json(run / MODEL, model_card(cfg, normalisation(learn.dls)))
     scores, rows = _own_scores(learn) if learn.own_dls else _native_scores(learn)
     kept = len(learn.history.rows) if best is None else best.kept
-    write_json(run / METRICS, {**scores, "keep": keep, "epoch": kept})
+    leaks = getattr(learn.dls, "leaks", [])
+    # The word itself, so that nobody takes such scores for honest ones.
+    write_json(run / METRICS, {**scores, "keep": keep, "epoch": kept, **({"leak": leaks} if leaks else {})})
     if history := learn.history.rows:
         write_rows(run / HISTORY, history)
         write_rows(

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from fastseg.data.files import Files, JoinedFiles
+from fastseg.data.check import quick_check
+from fastseg.data.files import Files, JoinedFiles, dataset_files
 from fastseg.data.frames import Framing, decode_image, scoring_frame
-from fastseg.data.loaders import dataset_files
 from fastseg.data.machine import reading_workers
 from fastseg.data.pictures import read_mask
 from fastseg.errors import InputError
@@ -46,7 +46,7 @@ def evaluate(run: str | Path | Run, root: str | Path | None = None, split: str =
     if split not in SPLITS:
         raise InputError(f"split {split!r} is none of {', '.join(SPLITS)}")
     files, names = split_files(cfg, split)
-    files.check(names)
+    quick_check(cfg, files, [], names)
     model, tree, card = load_model(run), run.hierarchy, run.card
     framing = scoring_frame(card["size"], card["resize"])
     batches = native_batches(files, names, len(tree), framing, card["mean"], card["std"], cfg)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from fastseg.data.checking.findings import Finding
+from fastseg.data.checking.findings import ERROR, WARNING, Finding
 from fastseg.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, Files, JoinedFiles
 from fastseg.hierarchy import BACKGROUND_NAMES, IGNORE_INDEX, Hierarchy
 from fastseg.settings import Settings
@@ -71,31 +71,41 @@ def files_not_read(files: Files | JoinedFiles, cfg: Settings) -> Iterator[Findin
 
 
 def classes_findings(files: Files | JoinedFiles, tree: Hierarchy) -> Iterator[Finding]:
-    """For each folder the first line of its classes.txt that says otherwise than the tree; no file, no quarrel."""
+    """For each folder the first line of its classes.txt that says otherwise than the tree; no file, no quarrel.
+
+    A leaf under another id is an error, a name that the tree does not know may be the same class by another name.
+    """
     for part in files.parts.values():
         path = part.root / "classes.txt"
-        if path.is_file() and (said := _disagreement(path, tree)):
+        quarrels = sorted(_quarrels(path, tree)) if path.is_file() else []
+        if quarrels:
+            severity, _, said = quarrels[0]
             yield Finding("classes.txt differs", path.name, f"{path}: {said}; take the hierarchy it was made for "
-                          "(--config), or mend the file", path=str(path))  # fmt: skip
+                          "(--config), or mend the file", severity=severity, path=str(path))  # fmt: skip
 
 
-def _disagreement(path: Path, tree: Hierarchy) -> str | None:
+def _quarrels(path: Path, tree: Hierarchy) -> Iterator[tuple[str, int, str]]:
+    """(severity, line number, what it says); errors sort before warnings."""
+    leaves = [_plain(name) for name in tree.leaves]
     found: set[int] = set()
     lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         match = re.fullmatch(r"\s*(\d+)\s*[:=,;\s]\s*(.*)", line)
-        leaf, name = (int(match[1]), match[2]) if match else (len(found), line)
+        leaf, name = (int(match[1]), match[2].strip()) if match else (len(found), line.strip())
         if leaf == IGNORE_INDEX:
             continue
         found.add(leaf)
         if leaf >= len(tree):
-            return f"line {number} has class {leaf} ({name.strip()}), the hierarchy only 0 to {len(tree) - 1}"
-        if _plain(name) != _plain(tree.leaves[leaf]):
-            return f"line {number} says {leaf} is {name.strip()}, the hierarchy says {tree.leaves[leaf]}"
+            yield ERROR, number, f"line {number} has class {leaf} ({name}), the hierarchy only 0 to {len(tree) - 1}"
+        elif _plain(name) != leaves[leaf]:
+            severity = ERROR if _plain(name) in leaves else WARNING
+            yield severity, number, f"line {number} says {leaf} is {name}, the hierarchy says {tree.leaves[leaf]}"
     missing = [leaf for leaf in range(len(tree)) if leaf not in found]
-    return f"has no line for {missing[0]}, {tree.leaves[missing[0]]} in the hierarchy" if missing and found else None
+    if missing and found:
+        said = f"has no line for {missing[0]}, {tree.leaves[missing[0]]} in the hierarchy"
+        yield WARNING, len(lines) + 1, said
 
 
 def _plain(name: str) -> str:
