@@ -1,5 +1,6 @@
 """The notebooks run from top to bottom on a small sample, and what is stored in them can be read on a web page."""
 
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -26,6 +27,8 @@ def test_a_notebook_runs_and_shows_pictures(name, tmp_path, monkeypatch):
     assert len(parameters) == 1
     parameters[0].source = f"settings = {SMALL}\nepochs = 1\nout = {str(tmp_path / 'runs')!r}"
     stored = pictures(notebook)
+    if (FOLDER / "results").is_dir():
+        shutil.copytree(FOLDER / "results", tmp_path / "results")
     NotebookClient(
         notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
