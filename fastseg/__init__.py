@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from fastseg.config import dump_config, load_config
+    from fastseg.data.augment import Augmentation
     from fastseg.data.check import check
     from fastseg.data.convert import convert
     from fastseg.data.files import GetImage, GetMask
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 # Public name → module; loaded on first use (PEP 562), so that `import fastseg` is instant.
 _HOMES = {
     "config": ("dump_config", "load_config"),
+    "data.augment": ("Augmentation",),
     "data.check": ("check",),
     "data.convert": ("convert",),
     "data.files": ("GetImage", "GetMask"),
@@ -49,6 +51,7 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "PASCAL_PART",
+    "Augmentation",
     "CrossEntropy",
     "GetImage",
     "GetMask",
@@ -85,4 +88,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted(__all__)

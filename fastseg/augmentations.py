@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 
-from fastseg.errors import InputError
 from fastseg.values import Section, Share, Span
 
 # What each preset sets; `none` changes nothing. The evidence is in nbs/01_data.ipynb.
@@ -58,11 +57,12 @@ class AugmentSettings(Section):
         None, description="a pipeline serialised by albumentations (.yaml, .json), applied before all others"
     )
 
-    @model_validator(mode="after")
-    def _within_the_picture(self) -> AugmentSettings:
-        if self.erase_area and self.erase_area[1] > 1:
-            raise InputError(f"augment.erase_area: {self.erase_area[1]} is more than the whole picture; 1 at most")
-        return self
+    @field_validator("erase_area")
+    @classmethod
+    def _within_the_picture(cls, value: Span | None) -> Span | None:
+        if value and value[1] > 1:
+            raise ValueError(f"{value[1]} is more than the whole picture; write shares of it, 1 at most")
+        return value
 
     def resolved(self) -> AugmentSettings:
         """The same with every number set, as the preset has them."""

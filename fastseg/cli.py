@@ -85,7 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--config", default=None, metavar="NAME|FILE", help="a preset (default: sample) or a YAML file")
     sub.add_argument("--json", action="store_true", help="print findings and statistics as JSON")
     sub.add_argument("--report", metavar="FILE.html", help="write a page with pictures")
-    sub.add_argument("--augment", metavar="FILE.png", help="draw one photograph as twenty epochs of training see it")
+    about = "draw one photograph as twenty epochs would see it (with augment.preset=light, say)"
+    sub.add_argument("--augment", metavar="FILE.png", help=about)
 
     sub = command("sample", _sample, "draw the embedded sample into a folder, in the Pascal-Part layout")
     sub.add_argument("folder", metavar="DIR", help="a new folder")
@@ -180,11 +181,12 @@ def _check(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     # Not by an override, which would be read as YAML.
     root = folders[0] if len(folders) == 1 else folders
     cfg = cfg.model_copy(update={"data": cfg.data.model_copy(update={"root": root})})
+    if args.report and not Path(args.report).expanduser().parent.is_dir():
+        raise InputError(f"cannot write the report {args.report}: there is no such folder")
     if args.augment:
         from fastseg.data.loaders import draw_augmentation
 
         print(draw_augmentation(cfg, args.augment), file=sys.stderr)
-        return
     report = check(cfg, progress_line("reading"))
     print(json.dumps(report.as_json(), indent=1) if args.json else report.table())
     if args.report:
@@ -210,7 +212,7 @@ def _cache(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from fastseg.data.cache import clear_cache
 
     count, freed = clear_cache()
-    print(f"{count} cached sets of frames removed, {freed / 1e6:.0f} MB freed")
+    print(f"{count} cached sets of frames removed, {freed / 1e6:.1f} MB freed" if count else "nothing is cached")
 
 
 def _convert(args: argparse.Namespace, overrides: Sequence[str]) -> None:

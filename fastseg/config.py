@@ -175,7 +175,7 @@ def _explain(error: ValidationError) -> str:
             near = difflib.get_close_matches(fault["input"].lower(), [o.lower() for o in options], 1, 0.5)
             hint = next((o for o in options if len(options) > 1 and near and o.lower() == near[0]), None)
             lines.append(
-                f"{key}: {fault['input']!r} is none of {', '.join(options)}"
+                f"{key}: {fault['input']!r} is not one of {', '.join(options)}"
                 + (f"; did you mean {hint}?" if hint else "")
             )
         elif fault["type"] in ("model_type", "dict_type"):

@@ -35,6 +35,14 @@ class DataSettings(Section):
     root: str | list[str] | None = Field(
         None, description="folder in the Pascal-Part layout, or a list of them; none: the embedded sample"
     )
+
+    @field_validator("root")
+    @classmethod
+    def _folders_that_differ(cls, value: Any) -> Any:
+        if isinstance(value, list) and (not value or len(set(value)) < len(value)):
+            raise ValueError(f"{value!r}; name one folder, or several that differ")
+        return value
+
     images: str = Field("JPEGImages", description="folder of photographs under root")
     masks: str = Field("gt_masks", description="folder of masks (.npy or .png class ids) under root")
     train_ids: str = Field("train_id.txt", description="ids to train on, one a line")

@@ -94,6 +94,9 @@ def test_what_a_killed_run_left_is_written_over(drawn, monkeypatch):
     again = cached_reader(reader(drawn))
     assert len(seen) == 5
     assert same(again(list(range(8))), reader(drawn)(list(range(8))))
+    with (again.folder / "images.bin").open("r+b") as file:
+        file.truncate(1000)
+    assert same(cached_reader(reader(drawn))([6, 7]), reader(drawn)([6, 7]))
     index.write_text("{half")
     assert same(cached_reader(reader(drawn))([6]), reader(drawn)([6]))
 
@@ -108,7 +111,7 @@ def test_a_file_that_cannot_be_read_stops_it_by_name(drawn_copy):
 
 def test_no_room_is_said_before_anything_is_written(drawn, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=40_000))
-    with pytest.raises(InputError, match=r"8 photographs need 0\.0 GB .* free there; set FASTSEG_CACHE"):
+    with pytest.raises(InputError, match=r"8 photographs need 0\.05 MB .* free there; set FASTSEG_CACHE"):
         cached_reader(reader(drawn))
     assert not list(cache._home().glob("*/*.bin"))
 
@@ -152,8 +155,10 @@ def test_the_command_clears_it(drawn, capsys):
 
     cached_reader(reader(drawn))
     assert main(["cache", "clear"]) == 0
-    assert capsys.readouterr().out == "1 cached sets of frames removed, 0 MB freed\n"
-    assert not list(cache._home().glob("*/*"))
+    assert capsys.readouterr().out == "1 cached sets of frames removed, 0.1 MB freed\n"
+    assert not list(cache._home().glob("*"))
+    assert main(["cache", "clear"]) == 0
+    assert capsys.readouterr().out == "nothing is cached\n"
 
 
 def test_on_a_cpu_the_mapped_files_are_the_device_s_memory(drawn, monkeypatch, capsys):

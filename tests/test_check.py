@@ -173,3 +173,23 @@ def test_a_picture_of_twenty_draws(people, tmp_path, capsys):
     assert min(Image.open(picture).size) > 500
     assert main([*command[:3], str(tmp_path / "away" / "x.png"), "augment.preset=light"]) == 2
     assert "no folder" in capsys.readouterr().err
+
+
+def test_masks_without_any_class_are_an_error_and_an_empty_one_does_not_hide_the_rest(drawn_copy):
+    for path in (drawn_copy / "gt_masks").iterdir():
+        np.save(path, np.zeros_like(np.load(path)))
+    report = check(settings(drawn_copy), workers=1)
+    assert [f.message for f in report.errors] == ["none of the masks to train on has a pixel of any class but "
+                                                  "background: nothing can be learned"]  # fmt: skip
+    np.save(drawn_copy / "gt_masks" / "sample_000002.npy", np.zeros((0, 0), np.uint8))
+    report = check(str(drawn_copy), workers=1)
+    assert ("not a mask", "sample_000002") in kinds(report)
+    assert "empty mask" in report.table()
+
+
+def test_a_tree_of_other_names_is_said_while_training_starts(drawn_copy, capsys):
+    (drawn_copy / "classes.txt").write_text("0: bg\n1: forearm\n")
+    files, train, valid = listed(drawn_copy)
+    quick_check(settings(drawn_copy), files, train, valid)
+    assert "warning: " in (said := capsys.readouterr().err)
+    assert "line 2 says 1 is forearm" in said

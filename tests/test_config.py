@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import yaml
 
@@ -179,3 +181,18 @@ def _refused(*overrides):
     with pytest.raises(InputError) as caught:
         load_config("sample", *overrides)
     return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [("data.root=[]", "data.root: []; name one folder, or several that differ"),
+     ("data.root=[a, a]", "name one folder, or several that differ"),
+     ("augment.erase_area=[0.1, 1.5]", "augment.erase_area: 1.5 is more than the whole picture"),
+     ("augment.scale=[2, 1]", "augment.scale: [2, 1] is no span; write two numbers above 0, the lower one first"),
+     ("augment.preset=heavy", "augment.preset: 'heavy' is not one of none, light, strong"),
+     ("augment.flip=2", "augment.flip: input should be less than or equal to 1, got 2"),
+     ("augment.rotat=2", "augment.rotat: unknown key; did you mean augment.rotate?")],
+)  # fmt: skip
+def test_settings_of_the_data_that_cannot_be(override, said):
+    with pytest.raises(InputError, match=re.escape(said)):
+        load_config(None, override)

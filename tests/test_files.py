@@ -56,3 +56,20 @@ def test_check_names_the_first_fault_and_counts_the_rest(drawn_copy):
         files.ids("nothing.txt")
     with pytest.raises(InputError, match=r"data\.root"):
         Files(drawn_copy / "away").ids("train_id.txt")
+
+
+def test_a_file_of_another_kind_is_named(drawn_copy):
+    files = Files(drawn_copy)
+    files.image("sample_000001").rename(drawn_copy / "JPEGImages" / "sample_000001.gif")
+    with pytest.raises(InputError, match=r"no photograph .*000001\.jpg \(sample_000001\.gif is not read: .*\.jpg"):
+        files.image("sample_000001")
+    with pytest.raises(InputError, match=r"none\.jpg: no such photograph"):
+        GetImage(drawn_copy)("none.jpg")
+
+
+def test_an_opened_picture_is_taken_as_it_is(drawn):
+    from PIL import Image
+
+    path = Files(drawn).image("sample_000000")
+    with Image.open(path) as image:
+        assert GetImage(drawn)(image).tobytes() == GetImage(drawn)(path).tobytes()

@@ -86,6 +86,7 @@ def test_png_masks_are_raw_ids(tmp_path, palette):
 WRONG_MASKS = {
     "float": (np.zeros((3, 4)), "float64"),
     "rgb": (np.zeros((3, 4, 3), np.uint8), r"\(3, 4, 3\)"),
+    "empty": (np.zeros((0, 0), np.uint8), r"\(0, 0\)"),
     "stranger": (np.full((3, 4), 7), "class id 7 is not in the tree"),
     "negative": (np.full((3, 4), -1), "class id -1"),
     "large": (np.full((3, 4), 256), "class id 256"),

@@ -95,7 +95,7 @@ def cached_reader(reader: FrameReader, progress: Progress | None = None) -> Cach
         raise InputError(f"data.cache: cannot make {folder}: {error.strerror}; set FASTSEG_CACHE") from None
     stamps = {name: _stamp(reader.files, name) for name in dict.fromkeys(reader.names)}
     with _locked(folder):
-        index = _read_index(folder)
+        index = _read_index(folder, reader.framing)
         missing = [name for name, stamp in stamps.items() if index.get(name, {}).get("stamp") != stamp]
         if missing:
             _check_room(folder, len(missing), reader.framing)
@@ -129,6 +129,7 @@ def clear_cache() -> tuple[int, int]:
         freed += sum(file.stat().st_size for file in folder.glob("*") if file.is_file())
         with _locked(folder):
             shutil.rmtree(folder, ignore_errors=True)
+        _lock_file(folder).unlink(missing_ok=True)
     return len(stores), freed
 
 
@@ -159,7 +160,7 @@ def _stamp(files: Files | JoinedFiles, name: str) -> list[Any]:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     # Beside the store, so that the store itself can be removed while the lock is held.
-    lock = FileLock(folder.parent / f"{folder.name}.lock")
+    lock = FileLock(_lock_file(folder))
     try:
         lock.acquire(timeout=1)
     except Timeout:
@@ -171,18 +172,26 @@ def _locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _read_index(folder: Path) -> dict[str, Any]:
+def _lock_file(folder: Path) -> Path:
+    return folder.parent / f"{folder.name}.lock"
+
+
+def _read_index(folder: Path, framing: Framing) -> dict[str, Any]:
+    """Name → row, stamp, shape; nothing where the index is broken or the arrays are shorter than it says."""
     try:
-        return json.loads((folder / "index.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        rows = max((entry["row"] for entry in index.values()), default=-1) + 1
+        whole = all(file.stat().st_size >= rows * np.prod(shape) for file, shape in _files(folder, framing))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
+    return index if whole else {}
 
 
 def _check_room(folder: Path, count: int, framing: Framing) -> None:
     need, free = count * _bytes(framing), shutil.disk_usage(folder).free
     if need > free * DISK_SHARE:
         raise InputError(
-            f"data.cache: {count} photographs need {need / 1e9:.1f} GB under {folder}, and {free / 1e9:.1f} GB are "
+            f"data.cache: {count} photographs need {need / 1e6:,.2f} MB under {folder}, and {free / 1e6:,.2f} MB are "
             "free there; set FASTSEG_CACHE to a folder on a larger disk, a smaller data.size, or data.cache=false"
         )
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fastseg.config import load_config
 from fastseg.data.checking.census import census, percent
 from fastseg.data.checking.examine import Look, examine, foreground
 from fastseg.data.checking.findings import ERROR, LEAKS, WARNING, Finding, sort_findings, tally
@@ -79,12 +81,18 @@ class Report:
         return write_page(self, Path(path).expanduser())
 
 
-def check(cfg: Settings, progress: Callable[[int, int], object] | None = None, workers: int | None = None) -> Report:
+def check(
+    cfg: Settings | str | Path, progress: Callable[[int, int], object] | None = None, workers: int | None = None
+) -> Report:
     """Read every photograph and mask of a configuration's dataset, and say what is wrong and what it holds.
 
+    A folder stands for the preset `sample` with that folder as its data.
     `progress(done, total)` is called after each id; `workers` is how many processes read (None: one a core).
     Raises `InputError` only where there is no dataset to read: no folder, or no id list.
     """
+    if not isinstance(cfg, Settings):
+        sample = load_config()
+        cfg = sample.model_copy(update={"data": sample.data.model_copy(update={"root": str(cfg)})})
     tree, files = cfg.classes(), dataset_files(cfg)
     splits = {"train": files.ids(cfg.data.train_ids, cfg.data.limit),
               "valid": files.ids(cfg.data.valid_ids, cfg.data.limit_valid)}  # fmt: skip
@@ -108,7 +116,7 @@ def check(cfg: Settings, progress: Callable[[int, int], object] | None = None, w
         *_each(looks, where, tree, framing),
         *twin_findings(looks, splits, where),
         *files_not_read(files, cfg),
-        *_classes(numbers, tree, splits),
+        *(_classes(numbers, tree, splits) if any(look.counts is not None for look in looks.values()) else ()),
     ]
     if cfg.data.allow_leak:
         findings = [_allowed(finding) for finding in findings]
@@ -124,7 +132,11 @@ def quick_check(cfg: Settings, files: Files | JoinedFiles, train: Sequence[str],
     Returns the ids of `valid` that leak from `train`, where that is allowed.
     """
     files.check([*train, *valid])
-    errors = [f.message for f in classes_findings(files, cfg.classes()) if f.severity == ERROR]
+    named = list(classes_findings(files, cfg.classes()))
+    errors = [finding.message for finding in named if finding.severity == ERROR]
+    for finding in named:
+        if finding.severity == WARNING:
+            print(f"warning: {finding.message}", file=sys.stderr)
     same = set(train) & set(valid)
     copies = _equal_files(files, train, [name for name in valid if name not in same])
     leaks = [name for name in dict.fromkeys(valid) if name in same or name in copies]
@@ -161,7 +173,10 @@ def _each(
 
 def _classes(numbers: Mapping[str, Any], tree: Hierarchy, splits: Splits) -> Iterator[Finding]:
     """Leaves that nothing can be learned of, or that one split has far more of than the other."""
-    if not any(row["photographs"]["train"] for row in numbers["levels"][-1]):
+    if not any(row["photographs"]["train"] for row in numbers["levels"][-1] if row["name"] != _background(tree)):
+        if splits["train"]:
+            yield Finding("class never in training", "all", "none of the masks to train on has a pixel of any class "
+                          "but background: nothing can be learned", severity=ERROR)  # fmt: skip
         return
     enough = all(len(names) >= DRIFT_PHOTOGRAPHS for names in splits.values())
     for row in numbers["levels"][-1]:
@@ -174,6 +189,10 @@ def _classes(numbers: Mapping[str, Any], tree: Hierarchy, splits: Splits) -> Ite
         if enough and more >= DRIFT_SHARE and more > DRIFT * less:
             yield Finding("class share drifts", row["name"], f"{row['name']}: {percent(train)} of the pixels to train "
                           f"on, {percent(valid)} of those to validate on")  # fmt: skip
+
+
+def _background(tree: Hierarchy) -> str | None:
+    return None if tree.background is None else tree.leaves[tree.background]
 
 
 def _equal_files(files: Files | JoinedFiles, train: Iterable[str], valid: Iterable[str]) -> dict[str, str]:

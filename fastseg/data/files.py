@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps
 
-from fastseg.data.pictures import fitting_turn, mask_shape, open_image, read_image, read_mask
+from fastseg.data.pictures import fitting_turn, mask_shape, open_image, read_image, read_mask, to_rgb
 from fastseg.data.progress import progress_line
 from fastseg.data.sample import embedded_sample
 from fastseg.errors import InputError
@@ -87,8 +88,10 @@ class Files(_Layout):
             raise InputError(
                 f"no folder {where} for the {what}s; mend data.root or data.{'images' if 'photo' in what else 'masks'}"
             )
+        other = next(iter(sorted(where.glob(f"{glob.escape(name)}.*"))), None) if "\0" not in name else None
+        beside = f" ({other.name} is not read: the name must end in {', '.join(suffixes)})" if other else ""
         raise InputError(
-            f"{name}: no {what} {where / name}{suffixes[0]}; add it or take the id out of the id lists",
+            f"{name}: no {what} {where / name}{suffixes[0]}{beside}; add it or take the id out of the id lists",
             f"id without {what}",
         )
 
@@ -167,10 +170,14 @@ class GetImage:
     def __init__(self, root: Roots, images: str = "JPEGImages", masks: str = "gt_masks"):
         self.files = open_files(root, images, masks)
 
-    def __call__(self, name: str | Path) -> Image.Image:
-        # A file's own path is what `learn.predict` is asked with; there is no mask to look at then.
+    def __call__(self, name: str | Path | Image.Image) -> Image.Image:
+        # `learn.predict` is asked with a picture, or with a file's own path; there is no mask to look at then.
+        if isinstance(name, Image.Image):
+            return to_rgb(ImageOps.exif_transpose(name))
         if Path(name).suffix and Path(name).is_file():
             return read_image(Path(name))
+        if str(name).endswith(IMAGE_SUFFIXES):
+            raise InputError(f"{name}: no such photograph")
         return read_image(self.files.image(name), mask_shape(self.files.mask(name)))
 
 

@@ -217,6 +217,8 @@ def draw_augmentation(cfg: Settings, path: str | Path, name: str | None = None, 
         raise InputError(f"{path}: no folder {path.parent} to write it into")
     if name is None:
         names = files.ids(cfg.data.train_ids, MOST_LOOKED_AT)
+        if not names:
+            raise InputError(f"{files.root / cfg.data.train_ids}: no ids, so no photograph to draw; write at least one")
         name = max(names, key=lambda one: len(np.unique(read_mask(files.mask(one), len(cfg.classes())))))
     rows = [(str(epoch + 1), *pair) for epoch, pair in enumerate(zip(*augmented_draws(cfg, name, count), strict=True))]
     save_figure(grid_figure(rows, cfg.classes()), path)

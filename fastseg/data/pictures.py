@@ -121,7 +121,7 @@ def _npy_bytes(path: Path) -> np.ndarray | None:
     content = np.fromfile(path, np.uint8)
     header = NPY_BYTES.match(content[:256].tobytes())
     shape = (int(header[1]), int(header[2])) if header else (0, 0)
-    if header is None or len(content) - header.end() != shape[0] * shape[1]:
+    if not shape[0] * shape[1] or len(content) - header.end() != shape[0] * shape[1]:
         return None
     return content[header.end() :].reshape(shape)
 
@@ -132,7 +132,7 @@ def _npy(path: Path, **kwargs: str) -> np.ndarray:
     except READ_ERRORS as error:
         why, kind = _npy_fault(path, error)
         raise InputError(f"{path}: not a readable .npy array of numbers ({why}); replace it", kind) from None
-    if not isinstance(ids, np.ndarray) or ids.dtype.kind not in "iu" or ids.ndim != 2:
+    if not isinstance(ids, np.ndarray) or ids.dtype.kind not in "iu" or ids.ndim != 2 or not ids.size:
         shape, dtype = getattr(ids, "shape", ()), getattr(ids, "dtype", None)
         kind = "float mask" if dtype is not None and dtype.kind in "fc" else "not a mask"
         kind = "RGB mask" if len(shape) == 3 and shape[2] in (3, 4) else kind
