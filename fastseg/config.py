@@ -232,16 +232,15 @@ def _commented(node: BaseModel, indent: int) -> list[str]:
 
 
 def _commented_losses(losses: list[LossBase], indent: int) -> list[str]:
-    """The list's losses with their keys' meanings, and after them which keys the others have."""
+    """The list's losses with their keys' meanings, and after them the keys of those it has not."""
     lines, pad = [], " " * indent
     for loss in losses:
-        # A loss is known by its name, which stands first.
-        name, *keys = sorted(_commented(loss, indent + 2), key=lambda line: not line.strip().startswith("name:"))
-        lines += [f"{pad}- {name.strip()}\n", *keys]
-    others = [kind for name, kind in LOSSES.items() if name not in [loss.name for loss in losses]]
-    for kind in others:
-        keys = (f"{key}: {field.default}" for key, field in kind.model_fields.items() if key != "name")
-        lines.append(f"{pad}# - {{name: {kind.model_fields['name'].default}, {', '.join(keys)}}}\n")
+        first, *keys = _commented(loss, indent + 2)
+        lines += [f"{pad}- {first.strip()}\n", *keys]
+    for kind in (kind for name, kind in LOSSES.items() if name not in [loss.name for loss in losses]):
+        plain = kind().model_dump(mode="json")
+        text = yaml.safe_dump(plain, sort_keys=False, default_flow_style=True, width=10**6)
+        lines.append(f"{pad}# - {text}")
     return lines
 
 

@@ -18,7 +18,7 @@ def _parse_levels(value: Any) -> Any:
     if chosen is None or chosen == {}:
         return None
     try:
-        levels = {int(level): float(weight) for level, weight in chosen.items()}
+        levels = {int(str(level)): float(weight) for level, weight in chosen.items()}
     except (AttributeError, TypeError, ValueError):
         levels = {}
     if not levels or min(levels.values()) < 0 or not 0 < sum(levels.values()) < math.inf:
@@ -46,6 +46,7 @@ BETA = "of effective (Cui et al. 2019), near 1 for counts of pixels; none: 1 - 1
 
 
 class LossBase(Section):
+    name: str
     weight: float = Field(1.0, ge=0, description="factor in the sum of losses")
 
     @property

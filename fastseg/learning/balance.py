@@ -16,10 +16,10 @@ def class_weights(counts: Sequence[int] | np.ndarray, kind: Balance, beta: float
     """One weight a class from its pixel count n, with mean 1 over the classes that have any.
 
     `inverse`: w ∝ 1 / n. `effective`: w ∝ (1 − β) / (1 − βⁿ), the inverse of the class's effective number of samples
-    (Cui et al., CVPR 2019): as `inverse` for classes far below 1 / (1 − β) pixels, all alike far above. That
-    paper's β = 0.999 is meant for counts of pictures and makes all weights of pixel counts equal; without `beta` it is
-    1 − 1/N, as they derive it for N distinct samples, with N the mean count of the classes that are there. A class without pixels gets 1. Raises
-    `InputError` where no class has any, and for a β outside 0..1.
+    (Cui et al., CVPR 2019): as `inverse` for classes far below 1 / (1 − β) pixels, all alike far above. That paper's
+    β = 0.999 is meant for counts of pictures and would make the weights of pixel counts equal; without `beta` it is
+    1 − 1/N, as they derive it for N distinct samples, with N the mean count of the classes that are there. A class
+    without pixels gets 1. Raises `InputError` where no class has any, and for a β outside 0..1.
     """
     n = np.asarray(counts, np.float64)
     there = n > 0
