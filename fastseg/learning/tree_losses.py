@@ -76,9 +76,13 @@ class TreeMinLoss(SegLoss):
             raise InputError(f"TreeMinLoss: gamma {gamma} is below 0")
         self.hierarchy, self.gamma = hierarchy, gamma
         self.levels = _level_weights("TreeMinLoss", hierarchy, levels)
+        self.sizes = [len(at.names) for at in hierarchy.levels]
+        starts = [at.start for at in hierarchy.node_slices]
+        self.above = sorted((starts[d] + node, starts[d - 1] + parent) for d in range(1, hierarchy.depth)
+                            for node, parent in enumerate(hierarchy.parents(d)))  # fmt: skip
         factors = torch.zeros(hierarchy.node_count)
         for level, weight in self.levels.items():
-            factors[hierarchy.node_slices[level]] = weight / len(hierarchy.names(level))
+            factors[hierarchy.node_slices[level]] = weight / self.sizes[level]
         self.register_buffer("factors", factors, persistent=False)
         self.register_buffer("tables", _tables(hierarchy), persistent=False)
 
@@ -97,36 +101,44 @@ class TreeMinLoss(SegLoss):
         return logits
 
     def batch_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """With x the deciding logit, turned so that large is right, each term is σ(−x)^γ · −log σ(x)."""
-        valid = target != self.ignore_index
+        """Terms of the false nodes, masked, and of each level's one true node."""
+        tree, valid = self.hierarchy, target != self.ignore_index
         ids = torch.where(valid, target, 0)
+        truths = [table[ids] for table in self.tables]
         # Node by node, for which channels are best apart in memory.
-        x = self._deciding(list(logits.movedim(1, 0).contiguous().unbind()), ids)
-        losses = -F.logsigmoid(x)
-        if self.gamma:
-            # The power by way of logarithms, log σ(−x) = log σ(x) − x, so that it has a slope everywhere.
-            losses = (-self.gamma * (x + losses)).exp() * losses
-        each = (losses * valid).flatten(1).sum(1)
-        return (each * self.factors.to(each.dtype)).sum() / valid.sum().clamp(min=1)
+        nodes = logits.movedim(1, 0).contiguous()
+        false = [(truths[d] != node) & valid for d in reversed(range(tree.depth)) for node in range(self.sizes[d])]
+        no = (self._term(self._highest(nodes)) * torch.stack(false)).flatten(1).sum(1)
+        yes = (self._term(-self._lowest(nodes, truths)) * valid).flatten(1).sum(1)
+        factors = self.factors.to(logits.dtype)
+        total = (no * factors).sum() + (yes * factors[[at.start for at in tree.node_slices]]).sum()
+        return total / valid.sum().clamp(min=1)
 
-    def _deciding(self, nodes: list[Tensor], ids: Tensor) -> Tensor:
-        """(N, B, ...): logit of p⁺ where a node is true of the pixel, minus that of p⁻ where it is not."""
-        tree = self.hierarchy
-        lowest, highest = list(nodes), list(nodes)
-        places = [range(*at.indices(len(nodes))) for at in tree.node_slices]
-        above = {places[d][node]: places[d - 1][parent] for d in range(1, tree.depth)
-                 for node, parent in enumerate(tree.parents(d))}  # fmt: skip
-        # Channels run from the leaves to the roots, so parents come after their children.
-        for child in sorted(above):
-            highest[above[child]] = torch.maximum(highest[above[child]], highest[child])
-        for child in sorted(above, reverse=True):
-            lowest[child] = torch.minimum(lowest[child], lowest[above[child]])
-        chosen = list(nodes)
-        for level in range(tree.depth):
-            truth = self.tables[level][ids]
-            for node, place in enumerate(places[level]):
-                chosen[place] = torch.where(truth == node, lowest[place], -highest[place])
-        return torch.stack(chosen)
+    def _term(self, wrong: Tensor) -> Tensor:
+        """σ(w)^γ · −log(1 − σ(w)) of logits w that ought to be low.
+
+        The power by way of logarithms, so that it has a slope everywhere: log σ(w) = w − softplus(w).
+        """
+        loss = F.softplus(wrong)
+        return (self.gamma * (wrong - loss)).exp() * loss if self.gamma else loss
+
+    def _highest(self, nodes: Tensor) -> Tensor:
+        """(N, B, ...) logits → the largest of each node and its descendants."""
+        highest = list(nodes.unbind())
+        # Channels run from the leaves to the roots, so a node is complete before its parent looks at it.
+        for child, parent in self.above:
+            highest[parent] = torch.where(highest[child] > highest[parent], highest[child], highest[parent])
+        return torch.stack(highest)
+
+    def _lowest(self, nodes: Tensor, truths: Sequence[Tensor]) -> Tensor:
+        """(N, B, ...) logits → (depth, B, ...): the smallest of each level's true node and its ancestors."""
+        own = [
+            nodes[at].gather(0, truth[None])[0] for at, truth in zip(self.hierarchy.node_slices, truths, strict=True)
+        ]
+        lowest = own[:1]
+        for logits in own[1:]:
+            lowest.append(torch.where(logits < lowest[-1], logits, lowest[-1]))
+        return torch.stack(lowest)
 
     def _path_sums(self, logits: Tensor) -> Tensor:
         slices = self.hierarchy.node_slices
