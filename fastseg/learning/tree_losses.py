@@ -80,10 +80,6 @@ class TreeMinLoss(SegLoss):
         starts = [at.start for at in hierarchy.node_slices]
         self.above = sorted((starts[d] + node, starts[d - 1] + parent) for d in range(1, hierarchy.depth)
                             for node, parent in enumerate(hierarchy.parents(d)))  # fmt: skip
-        factors = torch.zeros(hierarchy.node_count)
-        for level, weight in self.levels.items():
-            factors[hierarchy.node_slices[level]] = weight / self.sizes[level]
-        self.register_buffer("factors", factors, persistent=False)
         self.register_buffer("tables", _tables(hierarchy), persistent=False)
 
     def activation(self, logits: Tensor) -> Tensor:
@@ -110,8 +106,9 @@ class TreeMinLoss(SegLoss):
         false = [(truths[d] != node) & valid for d in reversed(range(tree.depth)) for node in range(self.sizes[d])]
         no = (self._term(self._highest(nodes)) * torch.stack(false)).flatten(1).sum(1)
         yes = (self._term(-self._lowest(nodes, truths)) * valid).flatten(1).sum(1)
-        factors = self.factors.to(logits.dtype)
-        total = (no * factors).sum() + (yes * factors[[at.start for at in tree.node_slices]]).sum()
+        total = sum(
+            weight / self.sizes[d] * (no[tree.node_slices[d]].sum() + yes[d]) for d, weight in self.levels.items()
+        )
         return total / valid.sum().clamp(min=1)
 
     def _term(self, wrong: Tensor) -> Tensor:
