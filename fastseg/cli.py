@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="print the scores as JSON")
 
     sub = command("check", _check, "read a whole dataset and say what is wrong and what it holds", settings=True)
-    sub.add_argument("folder", metavar="DIR", help="the dataset; it takes the place of data.root")
+    sub.add_argument("folder", nargs="+", metavar="DIR", help="the dataset, or several; in the place of data.root")
     sub.add_argument("--config", default=None, metavar="NAME|FILE", help="a preset (default: sample) or a YAML file")
     sub.add_argument("--json", action="store_true", help="print findings and statistics as JSON")
     sub.add_argument("--report", metavar="FILE.html", help="write a page with pictures")
@@ -172,9 +172,14 @@ def _check(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from fastseg.data.check import check
     from fastseg.data.progress import progress_line
 
-    cfg = load_config(args.config, *overrides)
+    # Among folders, key=value is a setting like those behind them.
+    folders = [word for word in args.folder if "=" not in word or os.path.isdir(word)]
+    cfg = load_config(args.config, *(word for word in args.folder if word not in folders), *overrides)
+    if not folders:
+        raise InputError("name the folder of a dataset")
     # Not by an override, which would be read as YAML.
-    cfg = cfg.model_copy(update={"data": cfg.data.model_copy(update={"root": args.folder})})
+    root = folders[0] if len(folders) == 1 else folders
+    cfg = cfg.model_copy(update={"data": cfg.data.model_copy(update={"root": root})})
     if args.augment:
         from fastseg.data.loaders import draw_augmentation
 
@@ -186,7 +191,7 @@ def _check(args: argparse.Namespace, overrides: Sequence[str]) -> None:
         print(report.write_report(args.report), file=sys.stderr)
     if report.errors:
         count = len(report.errors)
-        raise InputError(f"{count:,} error{'s' * (count > 1)} in {args.folder}; mend them before training")
+        raise InputError(f"{count:,} error{'s' * (count > 1)} in {', '.join(folders)}; mend them before training")
 
 
 def _sample(args: argparse.Namespace, overrides: Sequence[str]) -> None:

@@ -137,6 +137,13 @@ def test_the_command_line(people, spoiled, tmp_path, capsys):
     assert "classes.txt: line 3 has class 2 (torso), the hierarchy only 0 to 1" in capsys.readouterr().out
 
 
+def test_several_folders_on_the_command_line(people, drawn, capsys):
+    assert main(["check", str(people), str(drawn), "data.size=32", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["statistics"]["photographs"] == {"train": 32, "valid": 8}
+    assert main(["check", "data.size=32"]) == 2
+    assert capsys.readouterr().err == "fastseg check: name the folder of a dataset\n"
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [("nothing", "no folder"), ("file", "no folder"), ("lists", "no id file"), ("masks", "no folder"),
@@ -155,3 +162,14 @@ def test_no_dataset_ends_in_one_line(spoil, said, drawn_copy, tmp_path, capsys):
     assert printed.out == ""
     assert len(printed.err.strip().splitlines()) == 1
     assert said in printed.err
+
+
+def test_a_picture_of_twenty_draws(people, tmp_path, capsys):
+    picture = tmp_path / "draws.png"
+    command = ["check", str(people), "--augment", str(picture), "data.size=32"]
+    assert main(command) == 2
+    assert "augment: nothing is changed; set augment.preset" in capsys.readouterr().err
+    assert main([*command, "augment.preset=strong"]) == 0
+    assert min(Image.open(picture).size) > 500
+    assert main([*command[:3], str(tmp_path / "away" / "x.png"), "augment.preset=light"]) == 2
+    assert "no folder" in capsys.readouterr().err

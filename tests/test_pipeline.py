@@ -68,7 +68,10 @@ FAULTS = {
     "missing": (None, "No such file"),
     "not a pipeline": ("just: words", "no pipeline in it"),
     "not yaml": ("a: [", "not YAML or JSON"),
-    "unknown transform": ("transform: {__class_fullname__: Nonsense}", "not a pipeline that this albumentations"),
+    "unknown transform": (
+        "transform: {__class_fullname__: Nonsense, p: 1.0}",
+        "not a pipeline that this albumentations",
+    ),
 }
 
 
