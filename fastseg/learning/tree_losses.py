@@ -102,59 +102,57 @@ class TreeMinLoss(SegLoss):
         tree, valid = self.hierarchy, target != self.ignore_index
         ids = torch.where(valid, target, 0)
         truths = [table[ids] for table in self.tables]
-        # Node by node, for which channels are best apart in memory.
+        # Node by node: maps of one channel stay in a CPU's cache, and nothing is kept of all of them but the slopes.
         nodes = logits.movedim(1, 0).contiguous()
-        false = [(truths[d] != node) & valid for d in reversed(range(tree.depth)) for node in range(self.sizes[d])]
-        no = _Terms.apply(self._highest(nodes), torch.stack(false), self.gamma)
-        yes = _Terms.apply(-self._lowest(nodes, truths), valid.expand(tree.depth, *valid.shape), self.gamma)
-        total = sum(
-            weight / self.sizes[d] * (no[tree.node_slices[d]].sum() + yes[d]) for d, weight in self.levels.items()
-        )
+        highest, lowest = self._highest(nodes), self._lowest(nodes, truths)
+        total = 0
+        for d, weight in self.levels.items():
+            level = [_Term.apply(-lowest[d], valid, self.gamma)]
+            for node, high in enumerate(highest[tree.node_slices[d]]):
+                level.append(_Term.apply(high, (truths[d] != node) & valid, self.gamma))
+            total = total + weight / self.sizes[d] * sum(level)
         return total / valid.sum().clamp(min=1)
 
-    def _highest(self, nodes: Tensor) -> Tensor:
-        """(N, B, ...) logits → the largest of each node and its descendants."""
+    def _highest(self, nodes: Tensor) -> list[Tensor]:
+        """(N, B, ...) logits → for each node the largest of it and its descendants."""
         highest = list(nodes.unbind())
         # Channels run from the leaves to the roots, so a node is complete before its parent looks at it.
         for child, parent in self.above:
             highest[parent] = _Larger.apply(highest[parent], highest[child])
-        return torch.stack(highest)
+        return highest
 
-    def _lowest(self, nodes: Tensor, truths: Sequence[Tensor]) -> Tensor:
-        """(N, B, ...) logits → (depth, B, ...): the smallest of each level's true node and its ancestors."""
-        own = [
-            nodes[at].gather(0, truth[None])[0] for at, truth in zip(self.hierarchy.node_slices, truths, strict=True)
-        ]
-        lowest = own[:1]
-        for logits in own[1:]:
-            lowest.append(-_Larger.apply(-lowest[-1], -logits))
-        return torch.stack(lowest)
+    def _lowest(self, nodes: Tensor, truths: Sequence[Tensor]) -> list[Tensor]:
+        """(N, B, ...) logits → for each level the smallest of its true node and that node's ancestors."""
+        lowest: list[Tensor] = []
+        for at, truth in zip(self.hierarchy.node_slices, truths, strict=True):
+            own = nodes[at].gather(0, truth[None])[0]
+            lowest.append(-_Larger.apply(-lowest[-1], -own) if lowest else own)
+        return lowest
 
     def _path_sums(self, logits: Tensor) -> Tensor:
         slices = self.hierarchy.node_slices
         return sum(logits[:, slices[d]][:, list(at.table)] for d, at in enumerate(self.hierarchy.levels))
 
 
-class _Terms(torch.autograd.Function):
-    """(N, B, ...) logits w that ought to be low, and a mask → (N,) sums over pixels of σ(w)^γ · −log(1 − σ(w)).
+class _Term(torch.autograd.Function):
+    """Logits w that ought to be low, and a mask → the sum over its pixels of σ(w)^γ · −log(1 − σ(w)).
 
-    With the slope in closed form, σ^γ · (γ · (1 − σ) · −log(1 − σ) + σ): left to autograd it would keep several maps of
-    all nodes instead of one, take half as long again, and have no slope at σ = 0 for γ below 1.
+    With the slope in closed form, σ^γ · (γ · (1 − σ) · −log(1 − σ) + σ): left to autograd it would keep several maps
+    instead of one, take half as long again, and have no slope at σ = 0 for γ below 1.
     """
 
     @staticmethod
     def forward(ctx: Any, wrong: Tensor, mask: Tensor, gamma: float) -> Tensor:
-        loss, chance, mask = F.softplus(wrong), wrong.sigmoid(), mask.to(wrong.dtype)
-        weight = mask * chance**gamma
+        loss, chance = F.softplus(wrong), wrong.sigmoid()
+        weight = (chance**gamma).mul_(mask)
         if ctx.needs_input_grad[0]:
             ctx.save_for_backward((1 - chance).mul_(loss).mul_(gamma).add_(chance).mul_(weight))
-        return loss.mul_(weight).flatten(1).sum(1)
+        return loss.mul_(weight).sum()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (slope,) = ctx.saved_tensors
-        return slope * grad.view(-1, *[1] * (slope.dim() - 1)), None, None
+        return ctx.saved_tensors[0] * grad, None, None
 
 
 class _Larger(torch.autograd.Function):
