@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from fastseg.experiments.train import save_run, train
     from fastseg.hierarchy import PASCAL_PART, Hierarchy
     from fastseg.inference.evaluate import evaluate
+    from fastseg.learning.balance import class_weights
     from fastseg.learning.learner import seg_learner
-    from fastseg.learning.losses import CrossEntropy, IoULoss, SumLoss
+    from fastseg.learning.losses import CrossEntropy, FocalLoss, SumLoss
     from fastseg.learning.metrics import LevelIoU
     from fastseg.learning.model import create_model, seg_splitter
+    from fastseg.learning.overlap import DiceLoss, IoULoss, LovaszLoss, TverskyLoss
+    from fastseg.learning.tree_losses import LevelCELoss, TreeMinLoss
     from fastseg.run import Run
     from fastseg.settings import Settings
 
@@ -41,10 +44,13 @@ _HOMES = {
     "experiments.train": ("save_run", "train"),
     "hierarchy": ("PASCAL_PART", "Hierarchy"),
     "inference.evaluate": ("evaluate",),
+    "learning.balance": ("class_weights",),
     "learning.learner": ("seg_learner",),
-    "learning.losses": ("CrossEntropy", "IoULoss", "SumLoss"),
+    "learning.losses": ("CrossEntropy", "FocalLoss", "SumLoss"),
     "learning.metrics": ("LevelIoU",),
     "learning.model": ("create_model", "seg_splitter"),
+    "learning.overlap": ("DiceLoss", "IoULoss", "LovaszLoss", "TverskyLoss"),
+    "learning.tree_losses": ("LevelCELoss", "TreeMinLoss"),
     "run": ("Run",),
     "settings": ("Settings",),
 }
@@ -53,17 +59,24 @@ __all__ = [
     "PASCAL_PART",
     "Augmentation",
     "CrossEntropy",
+    "DiceLoss",
+    "FocalLoss",
     "GetImage",
     "GetMask",
     "Hierarchy",
     "InputError",
     "IoULoss",
+    "LevelCELoss",
     "LevelIoU",
+    "LovaszLoss",
     "PartMaskBlock",
     "Run",
     "Settings",
     "SumLoss",
+    "TreeMinLoss",
+    "TverskyLoss",
     "check",
+    "class_weights",
     "convert",
     "convert_labels",
     "create_model",

@@ -13,7 +13,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from fastseg.errors import InputError
-from fastseg.settings import LOSSES, Settings, as_losses
+from fastseg.loss_settings import LOSSES, LossBase, as_losses
+from fastseg.settings import Settings
 
 # These hold names that are the user's own, so a later one replaces an earlier one whole.
 REPLACED = ("hierarchy", "mirror", "loss")
@@ -169,7 +170,9 @@ def _explain(error: ValidationError) -> str:
             lines.append(f"{prefix}{fault['ctx']['error']}")
         elif fault["type"].startswith("union_tag"):
             given = fault["input"].get("name") if isinstance(fault["input"], dict) else fault["input"]
-            lines.append(f"{key}.name: unknown loss {given!r}; there are {', '.join(LOSSES)}")
+            near = difflib.get_close_matches(str(given).lower(), LOSSES, 1, 0.5)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(LOSSES)}"
+            lines.append(f"{key}.name: unknown loss {given!r}; {hint}")
         elif fault["type"] == "literal_error" and isinstance(fault["input"], str):
             options = fault["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
             near = difflib.get_close_matches(fault["input"].lower(), [o.lower() for o in options], 1, 0.5)
@@ -215,6 +218,9 @@ def _commented(node: BaseModel, indent: int) -> list[str]:
         if isinstance(value, BaseModel):
             lines += [f"{pad}{key}:{note}\n", *_commented(value, indent + 2)]
             continue
+        if key == "loss":
+            lines += [f"{pad}{key}:{note}\n", *_commented_losses(value, indent + 2)]
+            continue
         plain = node.model_dump(mode="json")[key]
         if isinstance(plain, (dict, list)) and plain and any(isinstance(v, (dict, list)) for v in _values(plain)):
             block = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
@@ -222,6 +228,19 @@ def _commented(node: BaseModel, indent: int) -> list[str]:
         else:
             text = yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=10**6)
             lines.append(f"{pad}{key}: {text.removesuffix('...' + chr(10)).strip()}{note}\n")
+    return lines
+
+
+def _commented_losses(losses: list[LossBase], indent: int) -> list[str]:
+    """The list's losses with their keys' meanings, and after them the keys of those it has not."""
+    lines, pad = [], " " * indent
+    for loss in losses:
+        first, *keys = _commented(loss, indent + 2)
+        lines += [f"{pad}- {first.strip()}\n", *keys]
+    for kind in (kind for name, kind in LOSSES.items() if name not in [loss.name for loss in losses]):
+        plain = kind().model_dump(mode="json")
+        text = yaml.safe_dump(plain, sort_keys=False, default_flow_style=True, width=10**6)
+        lines.append(f"{pad}# - {text}")
     return lines
 
 

@@ -114,6 +114,25 @@ class Hierarchy:
         own = None if self.background is None else self.level(level).table[self.background]
         return [node for node in range(len(self.level(level).names)) if node != own]
 
+    @property
+    def node_slices(self) -> tuple[slice, ...]:
+        """For each level its channels in a head with a logit for every node: the deepest level's first, level 0's last.
+
+        Within a level by node id, so that the first channels are the leaves', as in a head of leaves alone. Background
+        is a node on every level.
+        """
+        ends = [sum(len(at.names) for at in self.levels[level:]) for level in range(self.depth)]
+        return tuple(slice(end - len(at.names), end) for end, at in zip(ends, self.levels, strict=True))
+
+    @property
+    def node_count(self) -> int:
+        """How many nodes all levels have together."""
+        return sum(len(at.names) for at in self.levels)
+
+    def channels(self, head: str) -> int:
+        """How many logits a head has: one for each leaf (`leaves`), or for each node of every level (`nodes`)."""
+        return self.node_count if head == "nodes" else len(self)
+
     def parents(self, level: int = -1) -> list[int]:
         """For each node of a level the id of its parent on the level above."""
         level = range(self.depth)[level] if -self.depth <= level < self.depth else self.depth

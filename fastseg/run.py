@@ -80,6 +80,7 @@ def model_card(cfg: Settings, stats: tuple[Any, Any]) -> dict[str, Any]:
         "format": FORMAT,
         "fastseg": __version__,
         "model": {"arch": cfg.model.arch, "encoder": cfg.model.encoder, "args": cfg.model.args},
+        "head": cfg.head,
         "classes": list(cfg.classes().leaves),
         "hierarchy": cfg.hierarchy,
         "mirror": cfg.mirror,

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from fastseg.augmentations import AugmentSettings
 from fastseg.errors import InputError
 from fastseg.hierarchy import PASCAL_PART, Hierarchy
+from fastseg.loss_settings import LOSSES, CrossEntropySettings, LossSettings, as_losses, check_loss
 from fastseg.values import Rate, Section, Size
 
 # What smp 0.5–0.6 asks of height and width; None takes any size. `test_config.py` holds it against smp's classes.
@@ -74,38 +75,6 @@ class ModelSettings(Section):
         return "none" if value is None else value
 
 
-class CrossEntropySettings(Section):
-    name: Literal["cross_entropy"] = "cross_entropy"
-    weight: float = Field(1.0, ge=0, description="factor in the sum of losses")
-    class_weights: list[float] | None = Field(None, description="one weight a leaf, by id")
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-
-
-class IoUSettings(Section):
-    name: Literal["iou"] = "iou"
-    weight: float = Field(1.0, ge=0, description="factor in the sum of losses")
-    levels: dict[int, float] | None = Field(None, description="level: weight; none: the leaves alone")
-    per_image: bool = Field(False, description="over each photograph (true) or over the batch (false)")
-    background: bool = Field(False, description="whether background counts as a class")
-    classes: Literal["present", "all"] = Field("present", description="classes that count: those in the masks, or all")
-    smooth: float = Field(1e-3, gt=0, description="pixels added to intersection and union")
-
-    @field_validator("levels", mode="before")
-    @classmethod
-    def _list_means_equal(cls, value: Any) -> Any:
-        return dict.fromkeys(value, 1.0) if isinstance(value, list) else value
-
-
-def as_losses(value: Any) -> list[Any]:
-    """'iou', ['iou', …] or [{name: iou, …}, …] → a list of mappings; what else there is stays, to be refused."""
-    items = value if isinstance(value, list) else [value]
-    return [{"name": item} if isinstance(item, str) else item for item in items]
-
-
-LossSettings = Annotated[CrossEntropySettings | IoUSettings, Field(discriminator="name")]
-LOSSES = {"cross_entropy": CrossEntropySettings, "iou": IoUSettings}
-
-
 class TrainSettings(Section):
     epochs: int = Field(10, ge=0, description="epochs with all layers training, one cycle")
     frozen_epochs: int = Field(0, ge=0, description="epochs before them with the encoder frozen (BatchNorm trains)")
@@ -129,7 +98,7 @@ class Settings(Section):
     augment: AugmentSettings = Field(AugmentSettings(), description="random changes to the training photographs")
     model: ModelSettings = Field(ModelSettings(), description="the network, from segmentation_models_pytorch")
     loss: Annotated[list[LossSettings], BeforeValidator(as_losses)] = Field(
-        [CrossEntropySettings()], min_length=1, description="summed: cross_entropy, iou"
+        [CrossEntropySettings()], min_length=1, description=f"summed: {', '.join(LOSSES)}"
     )
     train: TrainSettings = Field(TrainSettings(), description="the schedule")
     track: Annotated[list[Literal["csv"]], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = Field(
@@ -157,17 +126,17 @@ class Settings(Section):
         if self.train.epochs + self.train.frozen_epochs == 0:
             raise InputError("train.epochs: 0, and no train.frozen_epochs either; set one to 1 or more")
         for i, loss in enumerate(self.loss):
-            for level in getattr(loss, "levels", None) or ():
-                if not 0 <= level < tree.depth:
-                    raise InputError(f"loss.{i}.levels: {level}; the tree has levels 0 to {tree.depth - 1}")
-            weights = getattr(loss, "class_weights", None)
-            if weights is not None and len(weights) != len(tree):
-                raise InputError(f"loss.{i}.class_weights: {len(weights)} numbers for {len(tree)} leaves")
+            check_loss(loss, tree, f"loss.{i}")
         return self
 
     def classes(self) -> Hierarchy:
         """The class tree."""
         return Hierarchy(self.hierarchy, self.mirror)
+
+    @property
+    def head(self) -> Literal["leaves", "nodes"]:
+        """What the network's channels are: a softmax over the leaves, or with tree_min a sigmoid for every node."""
+        return "nodes" if any(loss.name == "tree_min" for loss in self.loss) else "leaves"
 
 
 def _check_size(size: Size, model: ModelSettings) -> None:

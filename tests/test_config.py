@@ -5,6 +5,7 @@ import yaml
 
 from fastseg.config import dump_config, load_config, presets
 from fastseg.errors import InputError
+from fastseg.loss_settings import LOSSES
 from fastseg.settings import ARCHITECTURES, POOLED_BATCHNORM, Settings
 
 
@@ -74,7 +75,17 @@ WRONG = {
     "loss=[{name: iou, smoth: 1}]": "loss.0.smoth: unknown key; did you mean loss.0.smooth?",
     "model.arch=FPM": "did you mean FPN?",
     "model.arch=deeplabv3": "did you mean DeepLabV3?",
-    "loss=iuo": "unknown loss 'iuo'",
+    "loss=iuo": "loss.0.name: unknown loss 'iuo'; did you mean iou?",
+    "loss=mse": "unknown loss 'mse'; there are cross_entropy, focal, ",
+    "loss=[{name: focal, gama: 1}]": "loss.0.gama: unknown key; did you mean loss.0.gamma?",
+    "loss=[{name: focal, gamma: -1}]": "loss.0.gamma: input should be greater",
+    "loss=[{name: focal, alpha: 0.25}]": "loss.0.alpha: 0.25 is neither a list of numbers from 0 up, one a leaf, nor",
+    "loss=[{name: cross_entropy, class_weights: invers}]": "loss.0.class_weights: 'invers' is neither",
+    "loss=[iou, {name: cross_entropy, class_beta: 0.9}]": "loss.1.class_beta: only class_weights: effective has",
+    "loss=[{name: focal, alpha: inverse, class_beta: 0.9}]": "loss.0.class_beta: only alpha: effective has",
+    "loss=[{name: tree_min, levels: {3: 1}}]": "loss.0.levels: 3; the tree has levels 0 to 2",
+    "loss=[{name: dice, levels: {0: -1}}]": "loss.0.levels: {0: -1} is neither a list of levels nor",
+    "loss=[{name: level_ce, levels: [0.5]}]": "loss.0.levels: [0.5] is neither",
     "data=3": "data: 3 stands where keys",
     "data.size=big": "height x width",
     "data.size=[1, 2, 3]": "height x width",
@@ -96,6 +107,23 @@ WRONG = {
     "nonsense": "KEY=VALUE",
     "data.root=[": "not YAML",
 }
+
+
+def test_all_keys_of_all_losses_are_printed():
+    text = dump_config(load_config("loss=[{name: tree_min, gamma: 1}]"), comments=True)
+    lines = text[text.index("\nloss:") : text.index("\ntrain:")].splitlines()[2:]
+    assert lines[0] == "  - name: tree_min"
+    assert [line.split(":")[0].strip() for line in lines[1:4]] == ["weight", "levels", "gamma"]
+    assert all("  # " in line for line in lines[1:4])
+    others = [yaml.safe_load(line.strip().removeprefix("# - ")) for line in lines[4:]]
+    assert [other["name"] for other in others] == [name for name in LOSSES if name != "tree_min"]
+    assert all(set(other) == set(LOSSES[other["name"]].model_fields) for other in others)
+    assert all(load_config({"loss": [other]}).loss[0].name == other["name"] for other in others)
+
+
+def test_a_head_of_nodes_comes_with_tree_min():
+    assert load_config().head == "leaves"
+    assert load_config("loss=[cross_entropy, {name: tree_min, weight: 0.5}]").head == "nodes"
 
 
 @pytest.mark.parametrize("override", WRONG)

@@ -177,6 +177,15 @@ def test_wrong_mirrors_are_refused(pairs, named):
         Hierarchy(PASCAL_PART, pairs)
 
 
+def test_a_head_of_nodes_has_the_leaves_first_and_the_roots_last():
+    assert TREE.node_slices == (slice(10, 12), slice(7, 10), slice(0, 7))
+    assert (TREE.node_count, TREE.channels("nodes"), TREE.channels("leaves")) == (12, 12, 7)
+    hanging = Hierarchy({"p": {"q": {"a": 0, "b": 2}, "c": 1}, "background": 3})
+    assert hanging.node_slices == (slice(7, 9), slice(4, 7), slice(0, 4))
+    for level, at in enumerate(hanging.node_slices):
+        assert at.stop - at.start == len(hanging.names(level))
+
+
 def test_children_are_shades_of_their_parents_hue():
     colours = TREE.colours()
     hues = [colorsys.rgb_to_hsv(*(colours[i] / 255))[0] for i in range(7)]

@@ -1,11 +1,15 @@
+import json
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from fastai.callback.core import Callback
 
+from fastseg.errors import InputError
 from fastseg.experiments.train import save_run
 from fastseg.inference.evaluate import evaluate
+from fastseg.learning.balance import class_weights
 from fastseg.learning.learner import normalisation, peak_rate, seg_learner
 from fastseg.learning.losses import IoULoss
 from fastseg.learning.metrics import LevelIoU, LossPart
@@ -83,6 +87,43 @@ def test_arguments_of_fastais_learner_take_the_configurations_place(quiet):
     assert learn.wd == 0.5
     assert [m.name for m in learn.metrics] == ["miou0", "miou1", "miou2", "foreground_acc"]
     assert hasattr(learn, "mark")
+
+
+def test_a_head_of_nodes_through_fastai_a_run_folder_and_back(quiet, tmp_path):
+    learn = quiet("loss=[cross_entropy, iou, {name: tree_min, weight: 0.5}]")
+    assert learn.model(torch.zeros(2, 3, 32, 64)).shape == (2, 12, 32, 64)
+    learn.fit(1, 1e-3)
+    row = learn.history.rows[0]
+    parts = row["cross_entropy"] + row["iou"] + 0.5 * row["tree_min"]
+    assert row["valid_loss"] == pytest.approx(parts, rel=1e-5)
+    probs, _, ids, losses = learn.get_preds(with_decoded=True, with_loss=True)
+    assert (probs.shape, losses.shape) == ((2, 7, 32, 64), (2,))
+    assert torch.equal(ids, probs.argmax(1))
+    learn.show_results()
+    run = save_run(learn, tmp_path / "nodes")
+    assert json.loads((run / "model.json").read_text())["head"] == "nodes"
+    assert 0 <= evaluate(run)["pixel_accuracy"] <= 1
+    # A run from before there were heads says nothing of one.
+    plain = save_run(quiet(), tmp_path / "leaves")
+    card = json.loads((plain / "model.json").read_text())
+    (plain / "model.json").write_text(json.dumps({key: value for key, value in card.items() if key != "head"}))
+    assert 0 <= evaluate(plain)["pixel_accuracy"] <= 1
+
+
+def test_class_weights_are_counted_in_the_training_masks(quiet, tiny, drawn):
+    counts = np.zeros(7)
+    for name in (drawn / "train_id.txt").read_text().split():
+        counts += np.bincount(np.load(drawn / "gt_masks" / f"{name}.npy").ravel(), minlength=7)[:7]
+    learn = quiet("loss=[{name: cross_entropy, class_weights: inverse}]")
+    assert learn.loss_func.class_weights.tolist() == pytest.approx(class_weights(counts, "inverse"))
+    assert learn.dls.pixel_counts.tolist() == counts.tolist()
+    # DataLoaders of other settings bring no counts, unless somebody gives them.
+    other = quiet("data.size=64x64").dls
+    with pytest.raises(InputError, match=r"set dls\.pixel_counts, or give the numbers"):
+        quiet("loss=[{name: focal, alpha: effective}]", dls=other)
+    other.pixel_counts = np.arange(1, 8)
+    learn = quiet("loss=[{name: focal, alpha: effective}]", dls=other)
+    assert learn.loss_func.alpha.tolist() == pytest.approx(class_weights(np.arange(1, 8), "effective"))
 
 
 def test_predict_takes_ids_and_paths(quiet, drawn):

@@ -123,6 +123,7 @@ def seg_dataloaders(cfg: Settings, stats: Stats | None = None) -> DataLoaders:
     exact = scoring_frame(cfg.data.size, cfg.data.resize)
     roots = [part.root for part in files.parts.values()]
     changed = cfg.augment.active() or cfg.data.resize == "crop"
+    counts = _crop_counts(cfg, files, train)
     block = DataBlock(
         blocks=(ImageBlock, PartMaskBlock(tree)),
         dl_type=PartDL,
@@ -130,7 +131,7 @@ def seg_dataloaders(cfg: Settings, stats: Stats | None = None) -> DataLoaders:
         splitter=_SplitAt(len(train)),
         item_tfms=ToFrame(exact),
         batch_tfms=[
-            *([_augmentation(cfg, files, train)] if changed else []),
+            *([_augmentation(cfg, counts)] if changed else []),
             *([] if stats is None else [Normalize.from_stats(*stats)]),
         ],
     )
@@ -150,8 +151,20 @@ def seg_dataloaders(cfg: Settings, stats: Stats | None = None) -> DataLoaders:
     if cfg.augment.albumentations:
         dls.train.seed, dls.train.pipeline = cfg.train.seed, Pipeline(cfg.augment.albumentations, tree)
     dls.tree, dls.vocab, dls.c = tree, list(tree.leaves), len(tree)
-    dls.settings, dls.leaks = (cfg.data, cfg.augment), leaks
+    dls.settings, dls.leaks, dls.pixel_counts = (cfg.data, cfg.augment), leaks, counts
     return dls
+
+
+def training_counts(cfg: Settings, dls: DataLoaders) -> np.ndarray | None:
+    """(leaves,) pixels of each leaf in the training masks, counted once and kept as `dls.pixel_counts`.
+
+    None for DataLoaders of one's own that bring no such counts.
+    """
+    counts = getattr(dls, "pixel_counts", None)
+    if counts is None and getattr(dls, "settings", None) == (cfg.data, cfg.augment):
+        files = dataset_files(cfg)
+        dls.pixel_counts = counts = _count(files, files.ids(cfg.data.train_ids, cfg.data.limit), cfg)
+    return counts
 
 
 def training_frame(cfg: Settings) -> Framing:
@@ -161,12 +174,19 @@ def training_frame(cfg: Settings) -> Framing:
     return Framing((round(exact.size[0] * above), round(exact.size[1] * above)), exact.pad)
 
 
-def _augmentation(cfg: Settings, files: Files | JoinedFiles, names: Sequence[str]) -> Augmentation:
-    tree, rarity = cfg.classes(), None
-    if cfg.augment.resolved().class_crop:
-        counts = count_pixels(files, names, len(tree), progress_line("counting the classes' pixels"))
-        rarity = 1 / np.maximum(counts, 1)
-    return Augmentation(cfg.data.size, cfg.augment, tree, rarity, windows=cfg.data.resize == "crop")
+def _crop_counts(cfg: Settings, files: Files | JoinedFiles, names: Sequence[str]) -> np.ndarray | None:
+    """Pixels of each leaf where crops are aimed by their rarity, else None."""
+    wanted = (cfg.augment.active() or cfg.data.resize == "crop") and cfg.augment.resolved().class_crop
+    return _count(files, names, cfg) if wanted else None
+
+
+def _count(files: Files | JoinedFiles, names: Sequence[str], cfg: Settings) -> np.ndarray:
+    return count_pixels(files, names, len(cfg.classes()), progress_line("counting the classes' pixels"))
+
+
+def _augmentation(cfg: Settings, counts: np.ndarray | None) -> Augmentation:
+    rarity = None if counts is None else 1 / np.maximum(counts, 1)
+    return Augmentation(cfg.data.size, cfg.augment, cfg.classes(), rarity, windows=cfg.data.resize == "crop")
 
 
 class _SplitAt:
@@ -194,7 +214,7 @@ def augmented_draws(cfg: Settings, name: str, count: int = 20) -> tuple[np.ndarr
     if not (cfg.augment.active() or cfg.data.resize == "crop"):
         raise InputError("augment: nothing is changed; set augment.preset to light or strong, or a number of its own")
     files, tree = dataset_files(cfg), cfg.classes()
-    change = _augmentation(cfg, files, files.ids(cfg.data.train_ids, cfg.data.limit))
+    change = _augmentation(cfg, _crop_counts(cfg, files, files.ids(cfg.data.train_ids, cfg.data.limit)))
     reader = FrameReader(files, [name], len(tree), training_frame(cfg))
     pipeline = Pipeline(cfg.augment.albumentations, tree) if cfg.augment.albumentations else None
     batches = []

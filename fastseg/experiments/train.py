@@ -143,7 +143,7 @@ def _native_scores(learn: Learner) -> tuple[dict[str, Any], list[Any]]:
     pairs = [
         pair
         for images, masks in batches(shown)
-        for pair in zip(masks, _ids(learn.model, images, masks, framing), strict=True)
+        for pair in zip(masks, _ids(learn.model, images, masks, len(tree), framing), strict=True)
     ]
     rows = []
     for name, (truth, guess) in zip(shown, pairs, strict=True):
@@ -161,7 +161,7 @@ def _own_scores(learn: Learner) -> tuple[dict[str, Any], list[Any]]:
     images = valid.decode((x, y))[0].as_subclass(torch.Tensor)
     images = images * 255 if images.is_floating_point() else images
     rows = []
-    for i, guess in enumerate(_ids(learn.model, x[:EXAMPLES].as_subclass(torch.Tensor), y[:EXAMPLES])):
+    for i, guess in enumerate(_ids(learn.model, x[:EXAMPLES].as_subclass(torch.Tensor), y[:EXAMPLES], len(tree))):
         truth = y[i].cpu().as_subclass(torch.Tensor).numpy().astype(np.uint8)
         image = images[i].clamp(0, 255).permute(1, 2, 0).numpy().astype(np.uint8)
         rows.append((f"photograph {i + 1}", image, truth, guess))
@@ -170,9 +170,13 @@ def _own_scores(learn: Learner) -> tuple[dict[str, Any], list[Any]]:
 
 @torch.inference_mode()
 def _ids(
-    model: torch.nn.Module, images: torch.Tensor, masks: Sequence[torch.Tensor], framing: Framing | None = None
+    model: torch.nn.Module,
+    images: torch.Tensor,
+    masks: Sequence[torch.Tensor],
+    leaves: int,
+    framing: Framing | None = None,
 ) -> list[np.ndarray]:
     """Predicted ids of a batch, each as large as its mask."""
     model.eval()
-    guesses = predict_batch(model, images, [m.shape for m in masks], framing)
+    guesses = predict_batch(model, images, [m.shape for m in masks], leaves, framing)
     return [ids.cpu().numpy().astype(np.uint8) for ids in guesses]

@@ -56,7 +56,9 @@ def evaluate(run: str | Path | Run, root: str | Path | None = None, split: str =
 
 def load_model(run: Run) -> nn.Module:
     """The network of a run with its trained weights, in evaluation mode, on the CPU or the CUDA device if there is."""
-    model = create_model(ModelSettings(**run.card["model"], weights="none"), len(run.hierarchy))
+    model = create_model(
+        ModelSettings(**run.card["model"], weights="none"), run.hierarchy.channels(run.card.get("head", "leaves"))
+    )
     try:
         model.load_state_dict(run.weights())
     except RuntimeError as error:
@@ -113,14 +115,14 @@ def _collate(items: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, list[Tenso
 
 
 def predict_batch(
-    model: nn.Module, images: Tensor, sizes: Iterable[Sequence[int]], framing: Framing | None = None
+    model: nn.Module, images: Tensor, sizes: Iterable[Sequence[int]], leaves: int, framing: Framing | None = None
 ) -> Iterator[Tensor]:
-    """(H, W) leaf ids of each photograph of a batch at its own size, on the network's device.
+    """(H, W) leaf ids of each photograph of a batch at its own size, on the network's device, from its leaf logits.
 
     `framing` is how the photographs were brought to the batch's size; None where that is their own.
     """
     device = next(model.parameters()).device
-    logits = model(images.to(device))
+    logits = model(images.to(device))[:, :leaves]
     for one, size in zip(logits, sizes, strict=True):
         one = one[None].float()
         yield leaf_ids(framing.undo(one, size) if framing else one)[0]
@@ -133,7 +135,8 @@ def score(model: nn.Module, tree: Hierarchy, batches: Batches, framing: Framing 
     scores, count, device = LevelIoU(tree), 0, next(model.parameters()).device
     model.eval()
     for images, masks in batches:
-        for ids, mask in zip(predict_batch(model, images, [m.shape for m in masks], framing), masks, strict=True):
+        guesses = predict_batch(model, images, [m.shape for m in masks], len(tree), framing)
+        for ids, mask in zip(guesses, masks, strict=True):
             scores.update(ids[None], mask[None].to(device))
         count += len(masks)
         if seen:

@@ -14,7 +14,7 @@ from fastai.optimizer import SGD, Adam, RMSProp, ranger
 from fastcore.basics import partialler, risinstance
 from fastcore.foundation import L
 
-from fastseg.data.loaders import seg_dataloaders
+from fastseg.data.loaders import seg_dataloaders, training_counts
 from fastseg.learning.callbacks import CountedRandomness, History
 from fastseg.learning.encoders import encoder_stats
 from fastseg.learning.losses import SumLoss, build_loss
@@ -38,9 +38,10 @@ def seg_learner(
     dls = seg_dataloaders(cfg) if dls is None else dls
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cfg.train.seed)
-        model = place(create_model(cfg.model, len(tree)), dls.device)
+        model = place(create_model(cfg.model, tree.channels(cfg.head)), dls.device)
     _add_normalisation(dls, cfg.model.encoder)
-    loss = build_loss(cfg)
+    counted = any(loss.counted for loss in cfg.loss)
+    loss = build_loss(cfg, training_counts(cfg, dls) if counted else None)
     parts = [LossPart(name) for name in loss.parts] if isinstance(loss, SumLoss) and len(loss.parts) > 1 else []
     own = {
         "loss_func": loss,

@@ -107,9 +107,12 @@ class LevelIoU(Metric):
                 self.add_state(f"{name}{level}", zeros, dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
-        """Count a batch: `preds` are (B, C, ...) scores or (B, ...) integer leaf ids, `target` (B, ...) leaf ids."""
+        """Count a batch: `preds` are (B, C, ...) scores or (B, ...) integer leaf ids, `target` (B, ...) leaf ids.
+
+        Of a head with all nodes' logits the first C, the leaves', decide.
+        """
         preds, target = preds.detach().as_subclass(Tensor), target.as_subclass(Tensor)
-        ids = leaf_ids(preds) if preds.is_floating_point() else preds
+        ids = leaf_ids(preds[:, : len(self.hierarchy)]) if preds.is_floating_point() else preds
         counts = confusion_matrix(ids, target, len(self.hierarchy), per_image=self.definition != "dataset")
         if self.definition != "dataset":
             self._update_images(counts)
