@@ -76,13 +76,23 @@ class ModelSettings(Section):
 
 
 class TrainSettings(Section):
-    epochs: int = Field(10, ge=0, description="epochs with all layers training, one cycle")
+    epochs: int = Field(10, ge=0, description="epochs with all layers training")
     frozen_epochs: int = Field(0, ge=0, description="epochs before them with the encoder frozen (BatchNorm trains)")
     lr: Rate = Field(
         1e-3, description="peak learning rate; [encoder, decoder] for two; auto asks lr_find")  # fmt: skip
+    encoder_lr: float | None = Field(None, gt=0, description="the encoder's rate as a factor of lr, where that is one")
+    schedule: Literal["one_cycle", "cosine", "poly", "constant"] = Field(
+        "one_cycle", description="course of the rate: one_cycle, or after a warm-up cosine, poly, constant"
+    )
+    warmup: float | None = Field(
+        None, ge=0, lt=1, description="share of the steps in which the rate rises (null: one_cycle 0.25, others 0.05)"
+    )
     batch_size: int = Field(16, ge=1, description="photographs in a step")
+    accumulate: int = Field(1, ge=1, description="batches whose gradients are added up before a step")
+    clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
+    ema: float | None = Field(None, gt=0, lt=1, description="decay of averaged weights, scored and kept, as 0.999")
     optimizer: Literal["adam", "sgd", "rmsprop", "ranger"] = Field("adam", description="fastai's optimisers")
-    weight_decay: float = Field(0.01, ge=0, description="decoupled from the gradient, as in AdamW")
+    weight_decay: float = Field(0.01, ge=0, description="decoupled, as in AdamW; none on norms and biases")
     seed: int = Field(0, ge=0, description="everything random is a function of it")
     precision: Literal["fp32"] = Field("fp32", description="arithmetic of the network: fp32")
     keep: Literal["best", "last"] = Field("best", description="weights to keep: best deepest mIoU on valid, or last")
@@ -123,6 +133,8 @@ class Settings(Section):
                 f"train.batch_size: 1 cannot train {self.model.arch}, whose BatchNorm sees one pixel a "
                 "photograph; use 2 or more, or model.arch=FPN"
             )
+        if self.train.encoder_lr is not None and isinstance(self.train.lr, tuple):
+            raise InputError("train.encoder_lr: train.lr has a rate of its own for the encoder; give one of the two")
         if self.train.epochs + self.train.frozen_epochs == 0:
             raise InputError("train.epochs: 0, and no train.frozen_epochs either; set one to 1 or more")
         for i, loss in enumerate(self.loss):

@@ -174,3 +174,46 @@ def test_own_dataloaders_loss_metrics_and_callbacks(quiet, tiny, tmp_path):
     assert torch.allclose(preds.sum(1), torch.ones(2, 64, 64), atol=1e-5)
     run = save_run(learn, tmp_path / "own")
     assert '"protocol": "resized"' in (run / "metrics.json").read_text()
+
+
+def test_ingredients_of_the_configuration(quiet):
+    from fastai.callback.training import GradientAccumulation, GradientClip
+
+    from fastseg.learning.averaging import WeightAverage
+
+    plain = quiet()
+    assert not [cb for cb in plain.cbs if isinstance(cb, (WeightAverage, GradientClip, GradientAccumulation))]
+    learn = quiet("train.ema=0.9", "train.clip=0.5", "train.accumulate=2", "train.batch_size=2")
+    assert (learn.weight_average.decay, learn.gradient_clip.max_norm, learn.gradient_accumulation.n_acc) == (
+        0.9,
+        0.5,
+        4,
+    )
+    learn.fit(1, 1e-3)
+    assert learn.weight_average.steps == 2
+
+
+def test_the_encoders_rate_is_a_factor(tiny, quiet):
+    assert peak_rate(tiny("train.lr=1e-2"), None) == 1e-2
+    assert peak_rate(tiny("train.lr=1e-2", "train.encoder_lr=0.1"), None) == slice(1e-3, 1e-2)
+    with pytest.raises(InputError, match=r"train\.encoder_lr: train\.lr has a rate of its own"):
+        tiny("train.lr=[1e-3, 1e-2]", "train.encoder_lr=0.1")
+
+
+def test_norms_and_biases_have_no_weight_decay(quiet):
+    learn = quiet("train.weight_decay=0.1")
+    learn.create_opt()
+    decayed = {id(p) for p in learn.opt.all_params().itemgot(0) if learn.opt.state[p].get("do_wd", True)}
+    for module in learn.model.modules():
+        for name, p in module.named_parameters(recurse=False):
+            exempt = isinstance(module, torch.nn.BatchNorm2d) or name == "bias"
+            assert (id(p) in decayed) != exempt
+
+
+def test_a_whole_run_under_another_schedule_with_averaged_weights(tiny):
+    from fastseg.experiments.train import train
+
+    run = train(tiny("train.schedule=poly", "train.warmup=0.2", "train.ema=0.5", "train.epochs=2", "train.keep=best"))
+    metrics = json.loads((run / "metrics.json").read_text())
+    again = evaluate(run)
+    assert {key: metrics[key] for key in again} == again

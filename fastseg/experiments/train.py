@@ -19,6 +19,7 @@ from fastseg.errors import InputError
 from fastseg.inference.evaluate import Batches, native_batches, predict_batch, score, split_files, summary
 from fastseg.learning.callbacks import EpochLines, KeepBest
 from fastseg.learning.learner import normalisation, peak_rate, seg_learner
+from fastseg.learning.schedules import fit
 from fastseg.plots import curves_figure, results_figure, save_figure
 from fastseg.run import (
     CONFIG,
@@ -49,7 +50,7 @@ def train(cfg: Settings) -> Path:
         _say("train.lr: auto; asking lr_find")
     rate = peak_rate(cfg, learn.dls)
     if cfg.train.lr == "auto":
-        _say(f"train.lr: {rate:.1e}")
+        _say(f"train.lr: {rate.stop if isinstance(rate, slice) else rate:.1e}")
     run = new_run_folder(cfg.out, cfg.name)
     Run(run).write_config(cfg)
     learn.history.file = run / HISTORY
@@ -81,10 +82,11 @@ def _fit(learn: Learner, rate: float | slice) -> None:
     settings = learn.cfg.train
     if settings.frozen_epochs:
         learn.freeze()
-        learn.fit_one_cycle(settings.frozen_epochs, rate.stop if isinstance(rate, slice) else rate)
+        highest = rate.stop if isinstance(rate, slice) else rate
+        fit(learn, settings.frozen_epochs, highest, settings.schedule, settings.warmup)
         learn.unfreeze()
     if settings.epochs:
-        learn.fit_one_cycle(settings.epochs, rate)
+        fit(learn, settings.epochs, rate, settings.schedule, settings.warmup)
 
 
 def save_run(learn: Learner, path: str | Path) -> Path:

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from fastai.callback import schedule  # noqa: F401  gives Learner fit_one_cycle, fine_tune and lr_find
+from fastai.callback.core import Callback
+from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.data.core import DataLoaders
 from fastai.data.transforms import Normalize
 from fastai.learner import Learner
@@ -15,12 +17,13 @@ from fastcore.basics import partialler, risinstance
 from fastcore.foundation import L
 
 from fastseg.data.loaders import seg_dataloaders, training_counts
+from fastseg.learning.averaging import WeightAverage
 from fastseg.learning.callbacks import CountedRandomness, History
 from fastseg.learning.encoders import encoder_stats
 from fastseg.learning.losses import SumLoss, build_loss
 from fastseg.learning.metrics import LevelIoU, LossPart
 from fastseg.learning.model import create_model, place, seg_splitter
-from fastseg.settings import Settings
+from fastseg.settings import Settings, TrainSettings
 
 OPTIMIZERS = {"adam": Adam, "sgd": partialler(SGD, mom=0.9), "rmsprop": RMSProp, "ranger": ranger}
 
@@ -50,7 +53,8 @@ def seg_learner(
         "wd": cfg.train.weight_decay,
         "path": cfg.out,
     }
-    metrics, cbs = [*LevelIoU(tree), *parts, *L(metrics)], [CountedRandomness(cfg.train.seed), History(), *L(cbs)]
+    metrics = [*LevelIoU(tree), *parts, *L(metrics)]
+    cbs = [CountedRandomness(cfg.train.seed), History(), *_ingredients(cfg.train), *L(cbs)]
     learn = Learner(dls, model, metrics=metrics, cbs=cbs, **{**own, **kwargs})
     learn.cfg, learn.own_dls = cfg, getattr(dls, "settings", None) != (cfg.data, cfg.augment)
     return learn
@@ -58,12 +62,25 @@ def seg_learner(
 
 def peak_rate(cfg: Settings, dls: DataLoaders) -> float | slice:
     """The peak learning rate of a configuration; `auto` asks `lr_find` on a throw-away learner."""
-    if cfg.train.lr != "auto":
-        return slice(*cfg.train.lr) if isinstance(cfg.train.lr, tuple) else cfg.train.lr
-    with tempfile.TemporaryDirectory() as folder:
-        trial = seg_learner(cfg, dls, path=folder)
-        with trial.no_bar(), trial.no_logging():
-            return float(trial.lr_find(show_plot=False).valley)
+    rate = cfg.train.lr
+    if rate == "auto":
+        with tempfile.TemporaryDirectory() as folder:
+            trial = seg_learner(cfg, dls, path=folder)
+            with trial.no_bar(), trial.no_logging():
+                rate = float(trial.lr_find(show_plot=False).valley)
+    if isinstance(rate, tuple):
+        return slice(*rate)
+    return rate if cfg.train.encoder_lr is None else slice(rate * cfg.train.encoder_lr, rate)
+
+
+def _ingredients(settings: TrainSettings) -> list[Callback]:
+    """What the configuration adds to plain training."""
+    chosen = [
+        (settings.ema, lambda: WeightAverage(settings.ema)),
+        (settings.clip, lambda: GradientClip(settings.clip)),
+        (settings.accumulate > 1, lambda: GradientAccumulation(settings.accumulate * settings.batch_size)),
+    ]
+    return [make() for wanted, make in chosen if wanted]
 
 
 def normalisation(dls: DataLoaders) -> tuple[list[float], list[float]]:
