@@ -122,6 +122,17 @@ class Hierarchy:
         here, above = self.level(level), self.level(level - 1)
         return [above.table[here.members(node)[0]] for node in range(len(here.names))]
 
+    @property
+    def node_count(self) -> int:
+        """Nodes of all levels together; background, and a leaf that hangs higher, count on each level they stand on."""
+        return sum(len(level.names) for level in self.levels)
+
+    @property
+    def node_slices(self) -> tuple[slice, ...]:
+        """For each level, from 0, its place among all nodes: the deepest level comes first, level 0 last."""
+        starts = [sum(len(below.names) for below in self.levels[d + 1 :]) for d in range(self.depth)]
+        return tuple(slice(start, start + len(at.names)) for start, at in zip(starts, self.levels, strict=True))
+
     def merge(self, mask: Any, level: int = -1) -> Any:
         """Leaf ids → node ids of a level, by table look-up.
 
@@ -163,6 +174,12 @@ class Hierarchy:
         if at.table == tuple(range(len(self))):
             return probs
         return self._sum_nodes(probs, at, dim)
+
+    def decode(self, logits: Any, how: str = "leaf", dim: int = 1, head: str = "leaves") -> Any:
+        """A network's logits → uint8 leaf ids, by one of the ways of `fastseg.decoding.decode`: leaf, top_down, path."""
+        from fastseg.decoding import decode
+
+        return decode(self, logits, how, dim, head)
 
     def colours(self, level: int = -1) -> np.ndarray:
         """(n, 3) uint8 RGB, one for each node of a level; background is black.

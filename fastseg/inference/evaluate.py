@@ -16,9 +16,10 @@ from fastseg.data.files import Files, JoinedFiles, dataset_files
 from fastseg.data.frames import Framing, decode_image, scoring_frame
 from fastseg.data.machine import reading_workers
 from fastseg.data.pictures import read_mask
+from fastseg.decoding import leaf_ids
 from fastseg.errors import InputError
 from fastseg.hierarchy import Hierarchy
-from fastseg.learning.metrics import LevelIoU, leaf_ids
+from fastseg.learning.metrics import LevelIoU
 from fastseg.learning.model import create_model, place
 from fastseg.run import Run
 from fastseg.settings import ModelSettings, Settings
