@@ -156,7 +156,7 @@ def _evaluate(args: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 
 def _show(scores: dict[str, Any], tree: Any, as_json: bool, run: Path | None = None) -> None:
-    from fastseg.inference.evaluate import score_table
+    from fastseg.inference.tables import score_table
 
     if as_json:
         print(json.dumps(scores | ({"run": str(run)} if run else {}), indent=1))

@@ -176,7 +176,7 @@ class Hierarchy:
         return self._sum_nodes(probs, at, dim)
 
     def decode(self, logits: Any, how: str = "leaf", dim: int = 1, head: str = "leaves") -> Any:
-        """A network's logits → uint8 leaf ids, by one of the ways of `fastseg.decoding.decode`: leaf, top_down, path."""
+        """A network's logits → uint8 leaf ids: `leaf`, `top_down` or `path`, as `fastseg.decoding.decode` says."""
         from fastseg.decoding import decode
 
         return decode(self, logits, how, dim, head)
