@@ -65,8 +65,8 @@ def evaluate(
     counts = trial.count(boundary, progress)
     scores = summary(trial.run.hierarchy, counts, definition, trial.named)
     if folder is not None:
-        stem = f"{trial.stem}-{definition}-{decode}{trial.tail}"
-        write_counts(folder / f"{trial.stem}-{decode}{trial.tail}.npz", counts, trial.marks)
+        stem = trial.stem(definition)
+        write_counts(folder / trial.counts_file, counts, trial.marks)
         write_json(folder / f"{stem}.json", scores)
         save_figure(confusion_figure(counts.matrices.sum(0, dtype=np.int64), trial.run.hierarchy),
                     folder / f"{stem}-confusion.png")  # fmt: skip
@@ -109,15 +109,15 @@ class Trial:
         """(mean, std) that photographs are normalised by."""
         return self.run.card["mean"], self.run.card["std"]
 
-    @property
-    def tail(self) -> str:
-        """What marks the files of averaged looks."""
-        return "-tta" if self.plan.tta else ""
+    def stem(self, *more: str) -> str:
+        """What files of scores are called by: the split, or its file's name, protocol, decoding, averaging."""
+        words = [Path(self.split).name, self.plan.protocol, *more, self.plan.decode]
+        return "-".join([*words, *(["tta"] if self.plan.tta else [])])
 
     @property
-    def stem(self) -> str:
-        """What files of scores are called by: the split, or its file's name, and the protocol."""
-        return f"{Path(self.split).name}-{self.plan.protocol}"
+    def counts_file(self) -> str:
+        """The file of counts in the folder of scores, whatever the definition."""
+        return f"{self.stem()}.npz"
 
     @property
     def named(self) -> dict[str, Any]:
@@ -138,7 +138,7 @@ class Trial:
 
     def stored(self) -> Counts | None:
         """What an earlier `evaluate` counted, where run and files are still the same."""
-        counts = read_counts(self.run.path / SCORES / f"{self.stem}-{self.plan.decode}{self.tail}.npz", self.marks)
+        counts = read_counts(self.run.path / SCORES / self.counts_file, self.marks)
         return counts if counts is not None and counts.names == self.names else None
 
     def rows(self, titles: dict[str, str]) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:

@@ -17,11 +17,11 @@ def score_table(scores: Mapping[str, Any], tree: Hierarchy) -> str:
         names = [tree.names(level)[node] for node in tree.foreground(level)]
         for name in sorted(names, key=lambda n: -(scores["classes"][n]["iou"] or 0)):
             entry, span = scores["classes"][name], _span(intervals.get("classes", {}).get(name))
-            shown = _shown(entry["iou"]) + (span or " " * 16) + f"{_shown(entry['precision']):>10}"
-            lines.append(f"    {name:<16}{shown}{_shown(entry['recall']):>8}".rstrip())
+            shown = _shown(entry["iou"]) + (span or " " * 16) + f"{_shown(entry['precision'], '–'):>10}"
+            lines.append(f"    {name:<16}{shown}{_shown(entry['recall'], '–'):>8}".rstrip())
     if scores.get("boundary"):
         means = "  ".join(f"miou{level} {_shown(scores['boundary'][f'miou{level}'])}" for level in range(tree.depth))
-        lines.append(f"boundary IoU (2 % of the diagonal): {means}")
+        lines.append(f"boundary IoU, {scores['boundary']['width']:.0%} of the diagonal: {means}")
     for name, part in (scores.get("by_size") or {}).items():
         means = "  ".join(f"miou{level} {_shown(part[f'miou{level}'])}" for level in range(tree.depth))
         share = name.replace("-", " to ").replace("%", " %").replace("<", "under ").replace(">", "over ")
@@ -29,6 +29,29 @@ def score_table(scores: Mapping[str, Any], tree: Hierarchy) -> str:
             f"body {share} of the photograph: {part['images']} photographs" + f"  {means}" * (part["images"] > 0)
         )
     return "\n".join(lines)
+
+
+def comparison_table(found: Mapping[str, Any], tree: Hierarchy) -> str:
+    """The table people read: for each run after the first, how its scores differ from the first one's."""
+    lines = [f"{heading(found, tree)}; {found['confidence']:.0%} intervals of paired differences"]
+    for other, delta in enumerate(found["differences"], 1):
+        ours, theirs = found["scores"][other], found["scores"][0]
+        lines.append(f"\n{found['runs'][other]} against {found['runs'][0]}")
+        for level in range(tree.depth):
+            key = f"miou{level}"
+            lines.append(_change(key, theirs[key], ours[key], delta[key]))
+            for node in tree.foreground(level):
+                name = tree.names(level)[node]
+                values = (theirs["classes"][name], ours["classes"][name], delta["classes"][name])
+                lines.append(_change(f"    {name}", *values))
+    return "\n".join(lines)
+
+
+def _change(name: str, before: float | None, after: float | None, delta: Mapping[str, Any]) -> str:
+    line = f"{name:<20}{_shown(before)} → {_shown(after)}"
+    if delta["value"] is not None:
+        line += f"  {delta['value']:+.3f}"
+    return line + (f"  ({delta['interval'][0]:+.3f} to {delta['interval'][1]:+.3f})" if delta["interval"] else "")
 
 
 def heading(scores: Mapping[str, Any], tree: Hierarchy) -> str:
@@ -40,8 +63,8 @@ def heading(scores: Mapping[str, Any], tree: Hierarchy) -> str:
     return ", ".join([*parts, "no background in the tree" if tree.background is None else "background excluded"])
 
 
-def _shown(value: float | None) -> str:
-    return "absent" if value is None else f"{value:.3f}"
+def _shown(value: float | None, nothing: str = "absent") -> str:
+    return nothing if value is None else f"{value:.3f}"
 
 
 def _span(bounds: Sequence[float] | None) -> str:
