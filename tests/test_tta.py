@@ -87,7 +87,7 @@ def test_scales_are_sizes_that_the_architecture_takes():
     assert sizes("0.75,1,1.25", "FPN", (128, 192)) == [(96, 128), (128, 192), (160, 256)]
     assert sizes("0.75,1.3", "Unet", (50, 33)) == [(38, 25), (65, 43)]
     assert sizes("0.5,1", "PAN", (192, 192)) == [(128, 128), (192, 192)]
-    with pytest.raises(InputError, match="0.9 and 1 are both 128x128 to FPN"):
+    with pytest.raises(InputError, match=r"0\.9 and 1 are both 128x128 to FPN"):
         sizes("0.9,1", "FPN", (128, 128))
 
 
