@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from fastseg.errors import InputError
     from fastseg.experiments.train import save_run, train
     from fastseg.hierarchy import PASCAL_PART, Hierarchy
+    from fastseg.inference.compare import compare
     from fastseg.inference.evaluate import evaluate
+    from fastseg.inference.score_masks import evaluate_masks
     from fastseg.learning.learner import seg_learner
     from fastseg.learning.losses import CrossEntropy, IoULoss, SumLoss
     from fastseg.learning.metrics import LevelIoU
@@ -38,7 +40,9 @@ _HOMES = {
     "errors": ("InputError",),
     "experiments.train": ("save_run", "train"),
     "hierarchy": ("PASCAL_PART", "Hierarchy"),
+    "inference.compare": ("compare",),
     "inference.evaluate": ("evaluate",),
+    "inference.score_masks": ("evaluate_masks",),
     "learning.learner": ("seg_learner",),
     "learning.losses": ("CrossEntropy", "IoULoss", "SumLoss"),
     "learning.metrics": ("LevelIoU",),
@@ -61,12 +65,14 @@ __all__ = [
     "Settings",
     "SumLoss",
     "check",
+    "compare",
     "convert",
     "convert_labels",
     "create_model",
     "draw_sample",
     "dump_config",
     "evaluate",
+    "evaluate_masks",
     "load_config",
     "save_run",
     "seg_dataloaders",

@@ -20,6 +20,7 @@ fastseg train --config pascal_part --data.root Pascal-part --train.epochs 30
 fastseg train --print-config                    every setting, its value and its meaning
 fastseg check DIR --report page.html            what is wrong with a dataset, and what it holds
 fastseg evaluate RUN --data.root DIR            scores of a finished run on a folder of photographs and masks
+fastseg compare RUN RUN                         how sure the difference between two runs is
 """
 
 
