@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from timing import paired
+from timing import paired, processor_seconds
 
 from fastseg.config import load_config
 from fastseg.inference.evaluate import Trial, evaluate
 from fastseg.inference.passes import photograph_batches
 
 pytestmark = pytest.mark.slow
-DRAWN, ALL, TIMED = 60, 500, 120
+DRAWN, ALL, TIMED = 60, 500, 80
 MEMORY = 2 * 10**9
 
 
@@ -76,7 +76,8 @@ def test_five_hundred_photographs_stay_under_two_gigabytes(run):
 def test_scoring_beside_reading_and_the_network(run, workers):
     """Whole evaluations, with intervals, without pictures, by loops that read and predict the same and throw it away.
 
-    Both load the network and look at the headers; what is counted, drawn by bootstrap and summed is on top.
+    Both load the network and look at the headers; what is counted, drawn by bootstrap and summed is on top. Compared
+    by processor time, as on a machine that does other work the clock says more about that.
     """
     limits = [f"data.limit_valid={TIMED}", f"data.workers={workers}"]
 
@@ -86,6 +87,7 @@ def test_scoring_beside_reading_and_the_network(run, workers):
         for batch in photograph_batches(trial.files, trial.names, trial.plan, trial.stats, trial.cfg):
             trial.model(batch.images[0])
 
-    ratio = paired(lambda: evaluate(run, overrides=limits, write=False), bare, 5)
-    print(f"\nevaluate / reading and network, {workers} workers: {ratio:.3f} (at most 1.1)")
+    ratio = paired(lambda: evaluate(run, overrides=limits, write=False), bare, 5,
+                   processor_seconds)  # fmt: skip
+    print(f"\nevaluate / reading and network, {workers} workers: {ratio:.3f} of processor time (at most 1.1)")
     assert ratio <= 1.1
