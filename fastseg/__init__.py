@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from fastseg.errors import InputError
     from fastseg.experiments.train import save_run, train
     from fastseg.hierarchy import PASCAL_PART, Hierarchy
+    from fastseg.inference.compare import compare
     from fastseg.inference.evaluate import evaluate
+    from fastseg.inference.score_masks import evaluate_masks
     from fastseg.learning.balance import class_weights
     from fastseg.learning.learner import seg_learner
     from fastseg.learning.losses import CrossEntropy, FocalLoss, SumLoss
@@ -43,8 +45,10 @@ _HOMES = {
     "errors": ("InputError",),
     "experiments.train": ("save_run", "train"),
     "hierarchy": ("PASCAL_PART", "Hierarchy"),
+    "inference.compare": ("compare",),
     "inference.evaluate": ("evaluate",),
     "learning.balance": ("class_weights",),
+    "inference.score_masks": ("evaluate_masks",),
     "learning.learner": ("seg_learner",),
     "learning.losses": ("CrossEntropy", "FocalLoss", "SumLoss"),
     "learning.metrics": ("LevelIoU",),
@@ -77,12 +81,14 @@ __all__ = [
     "TverskyLoss",
     "check",
     "class_weights",
+    "compare",
     "convert",
     "convert_labels",
     "create_model",
     "draw_sample",
     "dump_config",
     "evaluate",
+    "evaluate_masks",
     "load_config",
     "save_run",
     "seg_dataloaders",

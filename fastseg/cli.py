@@ -20,6 +20,7 @@ fastseg train --config pascal_part --data.root Pascal-part --train.epochs 30
 fastseg train --print-config                    every setting, its value and its meaning
 fastseg check DIR --report page.html            what is wrong with a dataset, and what it holds
 fastseg evaluate RUN --data.root DIR            scores of a finished run on a folder of photographs and masks
+fastseg compare RUN RUN                         how sure the difference between two runs is
 """
 
 
@@ -28,12 +29,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("MPLBACKEND", "Agg")
     # torch warns of its own deprecations while other packages import it; nobody can act on them here.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-    parser = _parser()
-    args, rest = parser.parse_known_args(argv)
+    words, dotted = _take_dotted(sys.argv[1:] if argv is None else argv)
+    args, rest = _parser().parse_known_args(words)
     try:
+        rest = [*dotted, *rest]
         if rest and not args.settings:
             raise InputError(f"{rest[0]!r} is no option of this command; see --help")
-        args.run(args, _overrides(rest))
+        overrides = _overrides(rest)
+        if strange := [o for o in overrides if args.settings != "*" and not o.startswith(args.settings)]:
+            raise InputError(f"{strange[0].partition('=')[0]!r} is no option of this command; see --help")
+        args.run(args, overrides)
     except InputError as error:
         print(f"fastseg {args.command}: {error}", file=sys.stderr)
         return 2
@@ -57,30 +62,37 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fastseg {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, run: Any, about: str, settings: bool = False) -> argparse.ArgumentParser:
-        tail = (
-            "Any key of --print-config may follow, as --train.epochs 30 or --train.lr '[1e-3, 5e-3]'."
-            if settings
-            else ""
-        )
+    def command(name: str, run: Any, about: str, settings: str = "") -> argparse.ArgumentParser:
+        tail = {
+            "": "",
+            "*": "Any key of --print-config may follow, as --train.epochs 30 or --train.lr '[1e-3, 5e-3]'.",
+            "data.": "The run's settings of data may follow, as --data.limit_valid 100 or --data.workers 0.",
+        }[settings]
         sub = commands.add_parser(
             name, help=about, description=f"{about[0].upper()}{about[1:]}. {tail}", allow_abbrev=False
         )
         sub.set_defaults(run=run, settings=settings)
         return sub
 
-    sub = command("train", _train, "train a network and write a run folder", settings=True)
+    sub = command("train", _train, "train a network and write a run folder", settings="*")
     sub.add_argument("--config", default=None, metavar="NAME|FILE", help="a preset (default: sample) or a YAML file")
     sub.add_argument("--print-config", action="store_true", help="print all settings with comments, and stop")
     sub.add_argument("--json", action="store_true", help="print the scores as JSON")
 
-    sub = command("evaluate", _evaluate, "score a finished run on a dataset at native size")
-    sub.add_argument("run_folder", metavar="RUN", help="a folder that `fastseg train` or save_run wrote")
-    sub.add_argument("--data.root", dest="root", metavar="DIR", help="another dataset than the run's own")
-    sub.add_argument("--split", default="valid", choices=("valid", "train"), help="which id list to score (valid)")
-    sub.add_argument("--json", action="store_true", help="print the scores as JSON")
+    sub = command(
+        "evaluate", _evaluate, "score a finished run, or masks of any program, on a dataset", settings="data."
+    )
+    sub.add_argument("run_folder", nargs="?", metavar="RUN", help="a folder that `fastseg train` or save_run wrote")
+    sub.add_argument("--masks", metavar="DIR", help="score the masks DIR/ID.png or .npy instead of a run")
+    sub.add_argument("--config", metavar="NAME|FILE", help="with --masks: whose tree they follow (Pascal-part's)")
+    _scoring_options(sub)
+    sub.add_argument("--boundary", action="store_true", help="boundary IoU as well (Cheng et al. 2021)")
 
-    sub = command("check", _check, "read a whole dataset and say what is wrong and what it holds", settings=True)
+    sub = command("compare", _compare, "compare runs photograph by photograph with the first of them", settings="data.")
+    sub.add_argument("run_folders", nargs="+", metavar="RUN", help="two runs or more")
+    _scoring_options(sub)
+
+    sub = command("check", _check, "read a whole dataset and say what is wrong and what it holds", settings="*")
     sub.add_argument("folder", nargs="+", metavar="DIR", help="the dataset, or several; in the place of data.root")
     sub.add_argument("--config", default=None, metavar="NAME|FILE", help="a preset (default: sample) or a YAML file")
     sub.add_argument("--json", action="store_true", help="print findings and statistics as JSON")
@@ -111,6 +123,29 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--valid-fraction", type=float, default=0.2, metavar="F", help="or a random share of all (0.2)")
     sub.add_argument("--seed", type=int, default=0, metavar="S", help="another one, another outcome (0)")
     return parser
+
+
+def _scoring_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--data.root", dest="root", metavar="DIR", help="another dataset than the run's own")
+    sub.add_argument("--split", default="valid", metavar="valid|train|FILE", help="which ids to score (valid)")
+    sub.add_argument("--protocol", default="native", help="native: the photographs' own size; resized: the network's")
+    sub.add_argument("--definition", default="dataset", help="of the mean IoU: dataset, image or image_class")
+    sub.add_argument("--decode", default="leaf", help="leaf, top_down or path")
+    sub.add_argument("--tta", metavar="flip,SCALE,…", help="average over a flip, scales, or both: flip,0.75,1,1.25")
+    sub.add_argument("--json", action="store_true", help="print the scores as JSON")
+
+
+def _take_dotted(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Words for argparse, and settings (`--a.b X`), whose values it would take for words of its own."""
+    words, dotted = list(argv), []
+    own = ("--data.root",) if words[:1] in (["evaluate"], ["compare"]) else ()
+    for i in range(len(words) - 1, -1, -1):
+        key = words[i].partition("=")[0]
+        if key.startswith("--") and "." in key and key not in own:
+            end = i + 1 if "=" in words[i] else i + 2
+            dotted[:0] = words[i:end]
+            del words[i:end]
+    return words, dotted
 
 
 def _overrides(rest: Sequence[str]) -> list[str]:
@@ -147,17 +182,51 @@ def _train(args: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 
 def _evaluate(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    if (args.run_folder is None) == (args.masks is None):
+        raise InputError("give either a run or --masks DIR")
+    if args.masks is not None:
+        _evaluate_masks(args, overrides)
+        return
+    if args.config:
+        raise InputError("--config goes with --masks; a run has its own")
     from fastseg.run import Run
 
     run = Run.open(args.run_folder)
     from fastseg.data.progress import progress_line
     from fastseg.inference.evaluate import evaluate
 
-    _show(evaluate(run, args.root, args.split, progress_line("scoring")), run.hierarchy, args.json)
+    scores = evaluate(run, args.root, args.split, progress_line("scoring"), protocol=args.protocol,
+                      definition=args.definition, decode=args.decode, tta=args.tta, boundary=args.boundary,
+                      overrides=overrides)  # fmt: skip
+    _show(scores, run.hierarchy, args.json)
+
+
+def _evaluate_masks(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    if (args.protocol, args.decode, args.tta) != ("native", "leaf", None):
+        raise InputError("--masks are scored as they are: --protocol, --decode and --tta go with a run")
+    from fastseg.config import load_config
+    from fastseg.data.progress import progress_line
+    from fastseg.inference.score_masks import evaluate_masks
+
+    scores = evaluate_masks(args.masks, args.root, args.split, progress_line("scoring"), config=args.config,
+                            definition=args.definition, boundary=args.boundary, overrides=overrides)  # fmt: skip
+    _show(scores, load_config(args.config).classes(), args.json)
+
+
+def _compare(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    from fastseg.data.progress import progress_line
+    from fastseg.inference.compare import compare
+    from fastseg.inference.tables import comparison_table
+    from fastseg.run import Run
+
+    found = compare(args.run_folders, args.root, args.split, progress_line("scoring"), protocol=args.protocol,
+                    definition=args.definition, decode=args.decode, tta=args.tta, overrides=overrides)  # fmt: skip
+    tree = Run.open(args.run_folders[0]).hierarchy
+    print(json.dumps(found, indent=1) if args.json else comparison_table(found, tree))
 
 
 def _show(scores: dict[str, Any], tree: Any, as_json: bool, run: Path | None = None) -> None:
-    from fastseg.inference.evaluate import score_table
+    from fastseg.inference.tables import score_table
 
     if as_json:
         print(json.dumps(scores | ({"run": str(run)} if run else {}), indent=1))

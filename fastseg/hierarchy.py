@@ -183,6 +183,12 @@ class Hierarchy:
             return probs
         return self._sum_nodes(probs, at, dim)
 
+    def decode(self, logits: Any, how: str = "leaf", dim: int = 1, head: str = "leaves") -> Any:
+        """A network's logits → uint8 leaf ids: `leaf`, `top_down` or `path`, as `fastseg.decoding.decode` says."""
+        from fastseg.decoding import decode
+
+        return decode(self, logits, how, dim, head)
+
     def colours(self, level: int = -1) -> np.ndarray:
         """(n, 3) uint8 RGB, one for each node of a level; background is black.
 

@@ -116,6 +116,26 @@ def curves_figure(history: Mapping[str, Sequence[float]], hierarchy: Hierarchy, 
     return figure
 
 
+def confusion_figure(confusion: np.ndarray, hierarchy: Hierarchy) -> Figure:
+    """A leaf confusion matrix (C, C), rows the truth, at every level: percent of each true class's pixels."""
+    sizes = [len(level.names) for level in hierarchy.levels]
+    figure = Figure(figsize=(sum(0.62 * n + 1.7 for n in sizes), 0.5 * max(sizes) + 1.9), layout="constrained")
+    for level, ax in enumerate(figure.subplots(1, len(sizes), squeeze=False, width_ratios=[n + 2 for n in sizes])[0]):
+        counts = hierarchy.fold(confusion, level).astype(np.float64)
+        whole = counts.sum(1, keepdims=True)
+        shares = np.divide(100 * counts, whole, out=np.zeros_like(counts), where=whole > 0)
+        ax.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+        names = [name.replace("_", " ") for name in hierarchy.names(level)]
+        ax.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
+        ax.set_yticks(range(len(names)), names, fontsize=8)
+        ax.set(title=f"level {level}", xlabel="predicted", ylabel="true")
+        for row, column in np.argwhere(shares >= 0.5):
+            share = shares[row, column]
+            ax.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=8, color="wk"[int(share < 60)])
+    figure.suptitle("Where the pixels of each true class went, percent", fontsize=10)
+    return figure
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG under a temporary name, then rename it."""
     part = path.with_suffix(".part")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -151,17 +152,28 @@ class Settings(Section):
         return "nodes" if any(loss.name == "tree_min" for loss in self.loss) else "leaves"
 
 
+def fitting_size(size: Sequence[int], model: ModelSettings) -> Size:
+    """The size nearest to one, height x width, that an architecture takes."""
+    stride = _stride(model)
+    least = -(-SMALLEST.get(model.arch, 1) // stride) * stride
+    high, wide = (max(least, round(side / stride) * stride) for side in size)
+    return high, wide
+
+
+def _stride(model: ModelSettings) -> int:
+    stride = ARCHITECTURES[model.arch]
+    if stride is None:
+        return 1
+    stride = int(model.args.get("encoder_output_stride", stride))
+    return min(stride, 2 ** int(model.args.get("encoder_depth", 5)))
+
+
 def _check_size(size: Size, model: ModelSettings) -> None:
     if min(size) < SMALLEST.get(model.arch, 1):
         raise InputError(f"data.size: {size[0]}x{size[1]}; {model.arch} needs {SMALLEST[model.arch]} pixels a side")
-    stride = ARCHITECTURES[model.arch]
-    if stride is None:
-        return
-    stride = int(model.args.get("encoder_output_stride", stride))
-    stride = min(stride, 2 ** int(model.args.get("encoder_depth", 5)))
-    if any(side % stride for side in size):
-        near = "x".join(str(max(stride, round(side / stride) * stride)) for side in size)
+    if fitting_size(size, model) != tuple(size):
+        near = "x".join(str(side) for side in fitting_size(size, model))
         raise InputError(
-            f"data.size: {size[0]}x{size[1]}; {model.arch} needs height and width divisible by {stride}: "
+            f"data.size: {size[0]}x{size[1]}; {model.arch} needs height and width divisible by {_stride(model)}: "
             f"use {near}, or Unet, which takes any size"
         )

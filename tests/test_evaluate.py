@@ -1,3 +1,4 @@
+import csv
 import json
 from pathlib import Path
 
@@ -79,3 +80,93 @@ def test_a_run_that_pads_is_scored_on_the_photograph_alone(tiny, resize):
         right += int((full.argmax(1)[0] == ids).sum())
         seen += ids.numel()
     assert metrics["pixel_accuracy"] == pytest.approx(right / seen, abs=1e-4)
+
+
+def test_resized_scores_are_those_of_the_epoch_table(run, tiny):
+    from fastseg.experiments.train import train
+
+    padded = train(tiny("data.resize=pad", "data.size=64x64"))
+    for folder in (run, padded):
+        with (folder / "history.csv").open() as file:
+            rows = {int(row["epoch"]): row for row in csv.DictReader(file)}
+        kept = rows[json.loads((folder / "metrics.json").read_text())["epoch"]]
+        scores = evaluate(folder, protocol="resized")
+        assert scores["protocol"] == "resized"
+        for level in range(3):
+            assert scores[f"miou{level}"] == pytest.approx(float(kept[f"miou{level}"]), abs=1e-4)
+
+
+def test_what_is_written_and_what_is_left_alone(run, drawn, tmp_path):
+    metrics = (run / "metrics.json").read_text()
+    (tmp_path / "legs.txt").write_text((drawn / "train_id.txt").read_text().split()[0] + "\n")
+    scores = evaluate(run, split=tmp_path / "legs.txt", definition="image", decode="path", tta="flip,1,0.5")
+    stem = "legs.txt-native-image-path-tta"
+    names = [f"{stem}-confusion.png", f"{stem}-worst.png", f"{stem}.json", "legs.txt-native-path-tta.npz"]
+    assert sorted(path.name for path in (run / "scores").iterdir()) == names
+    assert json.loads((run / "scores" / f"{stem}.json").read_text()) == scores
+    assert {key: scores[key] for key in ("definition", "protocol", "decode", "tta", "images")} == {
+        "definition": "image", "protocol": "native", "decode": "path", "tta": "flip,1,0.5", "images": 1}  # fmt: skip
+    assert scores["split"] == str(tmp_path / "legs.txt")
+    assert scores["data"] == [str(drawn)]
+    for name in names[:2]:
+        assert min(Image.open(run / "scores" / name).size) > 100
+    assert (run / "metrics.json").read_text() == metrics
+    with np.load(run / "scores" / names[3], allow_pickle=False) as stored:
+        assert stored["matrices"].shape == (1, 7, 7)
+        assert stored["matrices"].dtype == np.int32
+
+
+def test_ways_of_decoding_by_a_plain_loop(run, drawn):
+    model, card = load_model(Run.open(run)), Run.open(run).card
+    files = Files(drawn)
+    for how in ("leaf", "top_down", "path"):
+        right = seen = 0
+        for name in files.ids("val_id.txt"):
+            truth = read_mask(files.mask(name))
+            x = Framing(tuple(card["size"])).image(decode_image(files.image(name)))[None] / 255
+            mean, std = (torch.tensor(card[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+            with torch.inference_mode():
+                logits = model((x - mean) / std)
+            full = torch.nn.functional.interpolate(logits, truth.shape, mode="bilinear", align_corners=False)
+            right += int((TREE.decode(full, how)[0].numpy() == truth).sum())
+            seen += truth.size
+        scores = evaluate(run, decode=how, write=False)
+        assert scores["pixel_accuracy"] == pytest.approx(right / seen, abs=1e-4)
+        assert scores["decode"] == how
+
+
+def test_a_head_of_nodes_is_loaded_and_decoded(tiny, tmp_path):
+    """A run whose card says so has a channel for each of the twelve nodes."""
+    from fastseg.learning.model import create_model
+    from fastseg.run import model_card, write_json, write_weights
+
+    cfg = tiny()
+    run = tmp_path / "nodes"
+    run.mkdir()
+    Run(run).write_config(cfg)
+    write_json(run / "model.json", {**model_card(cfg, ([0.5] * 3, [0.25] * 3)), "head": "nodes"})
+    write_weights(run / "model.safetensors", create_model(cfg.model, TREE.node_count))
+    scores = [evaluate(run, decode=how, tta=tta) for how in ("leaf", "top_down", "path") for tta in (None, "flip")]
+    assert all(0 <= one["pixel_accuracy"] <= 1 for one in scores)
+    assert len({one["pixel_accuracy"] for one in scores}) > 1
+
+
+def test_settings_of_data_can_be_changed_and_no_others(run, drawn_copy):
+    assert evaluate(run, overrides=["data.limit_valid=1", "data.workers=0"], write=False)["images"] == 1
+    (drawn_copy / "gt_masks").rename(drawn_copy / "others")
+    assert evaluate(run, root=drawn_copy, overrides=["data.masks=others"], write=False)["images"] == 2
+    with pytest.raises(InputError, match=r"data\.size: is the run's own"):
+        evaluate(run, overrides=["data.size=64"])
+    for choice, said in (({"protocol": "square"}, "protocol 'square'"), ({"decode": "best"}, "decode 'best'"),
+                         ({"definition": "pixel"}, "definition 'pixel'"), ({"tta": "spin"}, "'spin'")):  # fmt: skip
+        with pytest.raises(InputError, match=said):
+            evaluate(run, **choice)
+    (run / "scores").write_text("in the way")
+    with pytest.raises(InputError, match="scores: cannot be made"):
+        evaluate(run)
+
+
+def test_progress_counts_photographs(run):
+    seen = []
+    evaluate(run, split="train", progress=lambda done, total: seen.append((done, total)), write=False)
+    assert seen == [(4, 8), (8, 8)]

@@ -9,7 +9,7 @@ from torchmetrics.segmentation import MeanIoU
 
 from fastseg.errors import InputError
 from fastseg.hierarchy import PASCAL_PART, Hierarchy
-from fastseg.learning.metrics import LevelIoU, confusion_matrix, leaf_ids
+from fastseg.learning.metrics import LevelIoU, confusion_matrix
 
 TREES = {
     1: Hierarchy({"background": 0, "a": 1, "b": 2}),
@@ -169,13 +169,6 @@ def test_counting_in_bytes_and_beyond(leaves, dtype):
 def test_ids_outside_the_tree_are_refused(guess, truth, said):
     with pytest.raises(InputError, match=said):
         confusion_matrix(torch.tensor(guess)[None], torch.tensor(truth)[None], 7)
-
-
-def test_leaf_ids_are_argmax_ties_included():
-    for seed in range(5):
-        logits = torch.randint(0, 4, (2, 7, 33, 21), generator=torch.Generator().manual_seed(seed)).float()
-        assert torch.equal(leaf_ids(logits).long(), logits.argmax(1))
-    assert leaf_ids(torch.rand(2, 300, 4)).dtype == torch.int64
 
 
 def test_scores_from_logits_and_typed_tensors():

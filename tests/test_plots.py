@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fastseg.hierarchy import PASCAL_PART, Hierarchy
-from fastseg.plots import curves_figure, overlay, results_figure, save_figure
+from fastseg.plots import confusion_figure, curves_figure, overlay, results_figure, save_figure
 
 TREE = Hierarchy(PASCAL_PART)
 GREY = np.full((2, 3, 3), 100, np.uint8)
@@ -41,3 +41,15 @@ def test_curves_plot_what_the_history_says(best):
     labels = [text.get_text() for text in scores.get_legend().get_texts()]
     assert labels[:3] == ["miou0 (body)", "miou1 (2 classes)", "miou2 (6 classes)"]
     assert ("kept: epoch 2" in labels) == (best is not None)
+
+
+def test_confusion_at_every_level_in_percent():
+    counts = np.zeros((7, 7), np.int64)
+    counts[4, 4], counts[4, 2], counts[0, 0] = 3, 1, 5
+    figure = confusion_figure(counts, TREE)
+    shares = [ax.images[0].get_array() for ax in figure.axes]
+    assert [array.shape for array in shares] == [(2, 2), (3, 3), (7, 7)]
+    assert shares[2][4].tolist() == [0, 0, 25, 0, 75, 0, 0]
+    assert shares[1][1].tolist() == [0, 100, 0]
+    assert not shares[2][3].any()
+    assert sorted(text.get_text() for text in figure.axes[2].texts) == ["100", "25", "75"]

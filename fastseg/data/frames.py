@@ -82,16 +82,20 @@ class Framing(MaskFraming):
         out[:, top : top + high, left : left + wide] = _resize(image, _empty(1, (high, wide))[0])
         return out
 
-    def undo(self, logits: Tensor, shape: Sequence[int]) -> Tensor:
-        """(B, C, h, w) of frames, or of anything as coarse → (B, C, H, W) of a photograph of `shape`, bilinear."""
+    def undo(self, logits: Tensor, shape: Sequence[int], target: Sequence[int] | None = None) -> Tensor:
+        """(B, C, h, w) of frames, or of anything as coarse → (B, C, H, W) of a photograph of `shape`, bilinear.
+
+        `target` asks for the photograph at another size than its own.
+        """
+        target = tuple(shape if target is None else target)
         if self.pad:
             top, left, high, wide = self.box(shape)
             if tuple(logits.shape[-2:]) != tuple(self.size):
                 raise ValueError(f"{tuple(logits.shape[-2:])} is not the frame's size {self.size}")
             logits = logits[..., top : top + high, left : left + wide]
-        if tuple(shape) == tuple(logits.shape[-2:]):
+        if target == tuple(logits.shape[-2:]):
             return logits
-        return F.interpolate(logits, size=tuple(shape), mode="bilinear", align_corners=False)
+        return F.interpolate(logits, size=target, mode="bilinear", align_corners=False)
 
 
 def scoring_frame(size: Sequence[int], resize: str) -> Framing:

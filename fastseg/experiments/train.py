@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ from fastai.callback.tracker import TerminateOnNaNCallback
 from fastai.learner import Learner
 from fastcore.imports import IN_NOTEBOOK
 
-from fastseg.data.frames import Framing, scoring_frame
-from fastseg.data.pictures import read_image
 from fastseg.errors import InputError
-from fastseg.inference.evaluate import Batches, native_batches, predict_batch, score, split_files, summary
+from fastseg.inference.evaluate import named, picture_rows, split_files
+from fastseg.inference.passes import Batch, Plan, count, photograph_batches, predicted
+from fastseg.inference.scores import summary
 from fastseg.learning.callbacks import EpochLines, KeepBest
 from fastseg.learning.learner import normalisation, peak_rate, seg_learner
 from fastseg.learning.schedules import fit
@@ -109,8 +109,9 @@ def save_run(learn: Learner, path: str | Path) -> Path:
     keep = "last" if best is None else "best"
     Run(run).write_config(cfg.model_copy(update={"train": cfg.train.model_copy(update={"keep": keep})}))
     write_weights(run / WEIGHTS, model)
-    write_json(run / MODEL, model_card(cfg, normalisation(learn.dls)))
-    scores, rows = _own_scores(learn) if learn.own_dls else _native_scores(learn)
+    card = model_card(cfg, normalisation(learn.dls))
+    write_json(run / MODEL, card)
+    scores, rows = (_own_scores if learn.own_dls else _native_scores)(learn, card)
     kept = len(learn.history.rows) if best is None else best.kept
     leaks = getattr(learn.dls, "leaks", [])
     # The word itself, so that nobody takes such scores for honest ones.
@@ -130,55 +131,32 @@ def save_run(learn: Learner, path: str | Path) -> Path:
     return run
 
 
-def _native_scores(learn: Learner) -> tuple[dict[str, Any], list[Any]]:
+def _native_scores(learn: Learner, card: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
     """Scores of the valid split's files, and rows for the picture of results."""
-    cfg, tree = learn.cfg, learn.cfg.classes()
-    mean, std = normalisation(learn.dls)
+    cfg, plan, stats = learn.cfg, Plan.of_card(card), (card["mean"], card["std"])
     files, names = split_files(cfg, "valid")
-    framing = scoring_frame(cfg.data.size, cfg.data.resize)
-
-    def batches(some: list[str]) -> Batches:
-        return native_batches(files, some, len(tree), framing, mean, std, cfg)
-
-    scores = score(learn.model, tree, batches(names), framing)
+    counts = count(learn.model, plan, photograph_batches(files, names, plan, stats, cfg), names)
     shown = [names[i] for i in np.linspace(0, len(names) - 1, min(EXAMPLES, len(names))).astype(int)]
-    pairs = [
-        pair
-        for images, masks in batches(shown)
-        for pair in zip(masks, _ids(learn.model, images, masks, len(tree), framing), strict=True)
-    ]
-    rows = []
-    for name, (truth, guess) in zip(shown, pairs, strict=True):
-        image = read_image(files.image(name), tuple(truth.shape))
-        rows.append((name, np.array(image), truth.numpy(), guess))
-    return summary(scores, "native", "valid", len(names)), rows
+    rows = picture_rows(learn.model, plan, files, {name: name for name in shown}, stats, cfg)
+    return summary(plan.tree, counts, "dataset", named(plan, "valid", files)), rows
 
 
-def _own_scores(learn: Learner) -> tuple[dict[str, Any], list[Any]]:
+def _own_scores(learn: Learner, card: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
     """The same from the learner's own DataLoaders, whose files we do not know."""
     valid, tree = learn.dls.valid, learn.cfg.classes()
-    plain = ((x.as_subclass(torch.Tensor), y.as_subclass(torch.Tensor)) for x, y in valid)
-    scores = score(learn.model, tree, plain)
+    plan = Plan(tree, protocol="resized", head=card.get("head", "leaves"))
+    counts = count(learn.model, plan, (_as_batch(x, y) for x, y in valid))
     x, y = valid.one_batch()
     images = valid.decode((x, y))[0].as_subclass(torch.Tensor)
     images = images * 255 if images.is_floating_point() else images
     rows = []
-    for i, guess in enumerate(_ids(learn.model, x[:EXAMPLES].as_subclass(torch.Tensor), y[:EXAMPLES], len(tree))):
+    for i, guess in enumerate(predicted(learn.model, plan, [_as_batch(x[:EXAMPLES], y[:EXAMPLES])])):
         truth = y[i].cpu().as_subclass(torch.Tensor).numpy().astype(np.uint8)
         image = images[i].clamp(0, 255).permute(1, 2, 0).numpy().astype(np.uint8)
         rows.append((f"photograph {i + 1}", image, truth, guess))
-    return summary(scores, "resized", "valid", len(learn.dls.valid_ds)), rows
+    return summary(tree, counts, "dataset", named(plan, "valid", None)), rows
 
 
-@torch.inference_mode()
-def _ids(
-    model: torch.nn.Module,
-    images: torch.Tensor,
-    masks: Sequence[torch.Tensor],
-    leaves: int,
-    framing: Framing | None = None,
-) -> list[np.ndarray]:
-    """Predicted ids of a batch, each as large as its mask."""
-    model.eval()
-    guesses = predict_batch(model, images, [m.shape for m in masks], leaves, framing)
-    return [ids.cpu().numpy().astype(np.uint8) for ids in guesses]
+def _as_batch(images: torch.Tensor, masks: torch.Tensor) -> Batch:
+    masks = list(masks.as_subclass(torch.Tensor))
+    return Batch([images.as_subclass(torch.Tensor)], masks, [tuple(mask.shape) for mask in masks])

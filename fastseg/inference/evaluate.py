@@ -1,64 +1,206 @@
-"""Scores of a network on a dataset: logits brought to each photograph's own size, one confusion matrix."""
+"""Scores of a finished run on a dataset: by name of split, protocol, definition and decoding."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch import nn
 
+from fastseg.config import load_config
 from fastseg.data.check import quick_check
-from fastseg.data.files import Files, JoinedFiles, dataset_files
-from fastseg.data.frames import Framing, decode_image, scoring_frame
-from fastseg.data.machine import reading_workers
-from fastseg.data.pictures import read_mask
+from fastseg.data.files import Files, JoinedFiles, dataset_files, read_ids
+from fastseg.data.pictures import read_image
 from fastseg.errors import InputError
-from fastseg.hierarchy import Hierarchy
-from fastseg.learning.metrics import LevelIoU, leaf_ids
+from fastseg.inference.passes import Plan, count, photograph_batches, predicted
+from fastseg.inference.scores import Counts, summary
+from fastseg.inference.stored import read_counts, write_counts
+from fastseg.learning.metrics import DEFINITIONS
 from fastseg.learning.model import create_model, place
-from fastseg.run import Run
+from fastseg.plots import confusion_figure, results_figure, save_figure
+from fastseg.run import WEIGHTS, Run, write_json
 from fastseg.settings import ModelSettings, Settings
 
 SPLITS = ("valid", "train")
-FEW = 64  # photographs that are read sooner than workers start
-Batches = Iterable[tuple[Tensor, Sequence[Tensor]]]
+SCORES = "scores"
+# Settings of a run that another dataset may need otherwise.
+CHANGEABLE = tuple(
+    f"data.{key}" for key in ("root", "images", "masks", "train_ids", "valid_ids", "limit", "limit_valid", "workers")
+)
+Progress = Callable[[int, int], None]
 
 
-def evaluate(run: str | Path | Run, root: str | Path | None = None, split: str = "valid",
-             progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:  # fmt: skip
-    """Scores of a finished run on a dataset's split at native size, dataset definition, leaf decoding.
+def evaluate(
+    run: str | Path | Run,
+    root: str | Path | None = None,
+    split: str | Path = "valid",
+    progress: Progress | None = None,
+    *,
+    protocol: str = "native",
+    definition: str = "dataset",
+    decode: str = "leaf",
+    tta: str | None = None,
+    boundary: bool = False,
+    overrides: Sequence[str] = (),
+    write: bool = True,
+) -> dict[str, Any]:
+    """Scores of a finished run, as `fastseg.inference.scores.summary` lists them.
 
-    `root` takes the place of the run's own data. The result holds `miou0`, `miou1`, …, `pixel_accuracy`, `classes`
-    (name → level, iou), the classes that are `absent`, and the names of definition, protocol, decoding and split.
+    `root` takes the place of the run's own data, `overrides` ("data.limit_valid=100") of its other settings of data;
+    `split` is `valid`, `train` or a file of ids. `protocol`: at the photographs' own size (`native`) or the network's
+    (`resized`, as in the epoch table). `definition` as in `LevelIoU`, `decode` as in `Hierarchy.decode`; `tta` averages
+    over flips and scales (`flip,0.75,1,1.25`); `boundary` adds the boundary IoU. With `write`, they also go into the
+    run's folder, as `scores/<split>-<protocol>-<definition>-<decode>[-tta].json` with pictures of the confusion and of
+    the worst photographs. Raises `InputError` for what there is not, and for files that are missing or do not fit.
     """
-    run = run if isinstance(run, Run) else Run.open(run)
-    cfg = (
-        run.cfg
-        if root is None
-        else run.cfg.model_copy(
-            update={"data": run.cfg.data.model_copy(update={"root": str(root), "limit": None, "limit_valid": None})}
-        )
-    )
-    if split not in SPLITS:
-        raise InputError(f"split {split!r} is none of {', '.join(SPLITS)}")
-    files, names = split_files(cfg, split)
-    quick_check(cfg, files, [], names)
-    model, tree, card = load_model(run), run.hierarchy, run.card
-    framing = scoring_frame(card["size"], card["resize"])
-    batches = native_batches(files, names, len(tree), framing, card["mean"], card["std"], cfg)
-    scores = score(model, tree, batches, framing, (lambda n: progress(n, len(names))) if progress else None)
-    return summary(scores, "native", split, len(names))
+    check_definition(definition)
+    trial = Trial.of(run, root, split, protocol, decode, tta, overrides)
+    folder = scores_folder(trial.run) if write else None
+    counts = trial.count(boundary, progress)
+    scores = summary(trial.run.hierarchy, counts, definition, trial.named)
+    if folder is not None:
+        stem = trial.stem(definition)
+        write_counts(folder / trial.counts_file, counts, trial.marks)
+        write_json(folder / f"{stem}.json", scores)
+        save_figure(confusion_figure(counts.matrices.sum(0, dtype=np.int64), trial.run.hierarchy),
+                    folder / f"{stem}-confusion.png")  # fmt: skip
+        titles = {entry["id"]: f"{entry['id']}: {list(entry.values())[1]:.2f}" for entry in scores["worst"]}
+        if titles:
+            save_figure(results_figure(trial.rows(titles), trial.run.hierarchy), folder / f"{stem}-worst.png")
+    return scores
+
+
+@dataclass
+class Trial:
+    """A run that is to be counted on photographs."""
+
+    run: Run
+    cfg: Settings
+    split: str
+    files: Files | JoinedFiles
+    names: list[str]
+    plan: Plan
+
+    @classmethod
+    def of(cls, run: str | Path | Run, root: str | Path | None = None, split: str | Path = "valid",
+           protocol: str = "native", decode: str = "leaf", tta: str | None = None,
+           overrides: Sequence[str] = ()) -> Trial:  # fmt: skip
+        """Look for everything, and at the headers of all files, before anything takes time."""
+        run = run if isinstance(run, Run) else Run.open(run)
+        plan = Plan.of_card(run.card, protocol, decode, tta)
+        cfg = other_data(run.cfg, root, overrides)
+        files, names = split_files(cfg, split)
+        quick_check(cfg, files, [], names)
+        return cls(run, cfg, str(split), files, names, plan)
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The network."""
+        return load_model(self.run)
+
+    @property
+    def stats(self) -> tuple[Sequence[float], Sequence[float]]:
+        """(mean, std) that photographs are normalised by."""
+        return self.run.card["mean"], self.run.card["std"]
+
+    def stem(self, *more: str) -> str:
+        """What files of scores are called by: the split, or its file's name, protocol, decoding, averaging."""
+        words = [Path(self.split).name, self.plan.protocol, *more, self.plan.decode]
+        return "-".join([*words, *(["tta"] if self.plan.tta else [])])
+
+    @property
+    def counts_file(self) -> str:
+        """The file of counts in the folder of scores, whatever the definition."""
+        return f"{self.stem()}.npz"
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """What scores are called by."""
+        return named(self.plan, self.split, self.files)
+
+    @cached_property
+    def marks(self) -> dict[str, Any]:
+        """What tells whether counts are still those of this run and these files."""
+        weights = hashlib.sha256((self.run.path / WEIGHTS).read_bytes()).hexdigest()
+        return {**self.named, "masks": self.cfg.data.masks, "weights": weights}
+
+    def count(self, boundary: bool = False, progress: Progress | None = None) -> Counts:
+        """Count all photographs."""
+        batches = photograph_batches(self.files, self.names, self.plan, self.stats, self.cfg)
+        seen = (lambda done: progress(done, len(self.names))) if progress else None
+        return count(self.model, self.plan, batches, self.names, boundary, seen)
+
+    def stored(self) -> Counts | None:
+        """What an earlier `evaluate` counted, where run and files are still the same."""
+        counts = read_counts(self.run.path / SCORES / self.counts_file, self.marks)
+        return counts if counts is not None and counts.names == self.names else None
+
+    def rows(self, titles: dict[str, str]) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
+        """(title, photograph, truth, prediction) of some ids, for `results_figure`."""
+        return picture_rows(self.model, self.plan, self.files, titles, self.stats, self.cfg)
+
+
+def picture_rows(model: nn.Module, plan: Plan, files: Files | JoinedFiles, titles: dict[str, str],
+                 stats: tuple[Sequence[float], Sequence[float]],
+                 cfg: Settings) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:  # fmt: skip
+    """(title, photograph, truth, prediction) of the ids in `titles`, at the size that is scored."""
+    batches = list(photograph_batches(files, list(titles), plan, stats, cfg))
+    guesses = predicted(model, plan, batches)
+    masks = [mask.numpy() for batch in batches for mask in batch.masks]
+    shapes = [shape for batch in batches for shape in batch.shapes]
+    rows = []
+    for name, shape, truth, guess in zip(titles, shapes, masks, guesses, strict=True):
+        image = read_image(files.image(name), tuple(shape)).resize(truth.shape[::-1])
+        rows.append((titles[name], np.array(image), truth, guess))
+    return rows
+
+
+def named(plan: Plan, split: str, files: Files | JoinedFiles | None) -> dict[str, Any]:
+    """What scores are called by: protocol, decoding, looks, split and folders."""
+    folders = [] if files is None else [str(part.root.resolve()) for part in files.parts.values()]
+    tta = str(plan.tta) if plan.tta else None
+    return {"protocol": plan.protocol, "decode": plan.decode, "tta": tta, "split": split, "data": folders}
+
+
+def check_definition(definition: str) -> None:
+    """Raise `InputError` for a definition that there is not."""
+    if definition not in DEFINITIONS:
+        raise InputError(f"definition {definition!r} is none of {', '.join(DEFINITIONS)}")
+
+
+def scores_folder(run: Run) -> Path:
+    """The folder that scores go into, made where there is none yet."""
+    folder = run.path / SCORES
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error.strerror}); copy the run to where you may write") from None
+    return folder
+
+
+def other_data(cfg: Settings, root: str | Path | None, overrides: Sequence[str] = ()) -> Settings:
+    """A configuration with another folder, without the limits on its own one, and with other settings of data."""
+    if root is not None:
+        # Not by an override, which would be read as YAML.
+        change = {"root": str(root), "limit": None, "limit_valid": None}
+        cfg = cfg.model_copy(update={"data": cfg.data.model_copy(update=change)})
+    for override in overrides:
+        key = override.removeprefix("--").partition("=")[0].strip()
+        if key not in CHANGEABLE:
+            raise InputError(f"{key}: is the run's own; of its settings {', '.join(CHANGEABLE)} can be given here")
+    return load_config(cfg.model_dump(mode="json"), *overrides) if overrides else cfg
 
 
 def load_model(run: Run) -> nn.Module:
     """The network of a run with its trained weights, in evaluation mode, on the CPU or the CUDA device if there is."""
-    model = create_model(
-        ModelSettings(**run.card["model"], weights="none"), run.hierarchy.channels(run.card.get("head", "leaves"))
-    )
+    channels = run.hierarchy.channels(run.card.get("head", "leaves"))
+    model = create_model(ModelSettings(**run.card["model"], weights="none"), channels)
     try:
         model.load_state_dict(run.weights())
     except RuntimeError as error:
@@ -67,115 +209,18 @@ def load_model(run: Run) -> nn.Module:
     return place(model, torch.device("cuda" if torch.cuda.is_available() else "cpu")).eval()
 
 
-def split_files(cfg: Settings, split: str) -> tuple[Files | JoinedFiles, list[str]]:
-    """Where a configuration's photographs lie, and the ids of one of its splits."""
+def split_files(cfg: Settings, split: str | Path) -> tuple[Files | JoinedFiles, list[str]]:
+    """Where a configuration's photographs lie, and the ids of one of its splits, or of a file."""
     files = dataset_files(cfg)
-    listed, limit = (
-        (cfg.data.valid_ids, cfg.data.limit_valid) if split == "valid" else (cfg.data.train_ids, cfg.data.limit)
-    )
-    names = files.ids(listed, limit)
+    if str(split) in SPLITS:
+        listed = cfg.data.valid_ids if split == "valid" else cfg.data.train_ids
+        names = files.ids(listed, cfg.data.limit_valid if split == "valid" else cfg.data.limit)
+        where = files.root / listed
+    else:
+        where = Path(split).expanduser()
+        if not where.is_file():
+            raise InputError(f"split {str(split)!r} is neither {' nor '.join(SPLITS)}, nor a file of ids")
+        names = read_ids(where)
     if not names:
-        raise InputError(f"{files.root / listed}: no ids to score")
+        raise InputError(f"{where}: no ids to score")
     return files, names
-
-
-class _Photographs(Dataset):
-    """Items (3, h, w) uint8, framed for the network, and (H, W) uint8 ids at the photograph's own size."""
-
-    def __init__(self, files: Files | JoinedFiles, names: Sequence[str], leaves: int, framing: Framing):
-        self.files, self.names, self.leaves, self.framing = files, names, leaves, framing
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        ids = read_mask(self.files.mask(self.names[i]), self.leaves)
-        image = decode_image(self.files.image(self.names[i]), ids.shape)
-        return self.framing.image(image), torch.from_numpy(ids)
-
-
-def native_batches(files: Files | JoinedFiles, names: Sequence[str], leaves: int, framing: Framing,
-                   mean: Sequence[float], std: Sequence[float],
-                   cfg: Settings) -> Iterator[tuple[Tensor, Sequence[Tensor]]]:  # fmt: skip
-    """Batches of normalised photographs as the network sees them, and the masks at their own size."""
-    workers = reading_workers() if cfg.data.workers is None else cfg.data.workers
-    loader = DataLoader(
-        _Photographs(files, names, leaves, framing),
-        cfg.train.batch_size,
-        num_workers=workers if len(names) > FEW else 0,
-        collate_fn=_collate,
-    )
-    centre, spread = torch.tensor(mean).view(1, 3, 1, 1) * 255, torch.tensor(std).view(1, 3, 1, 1) * 255
-    for images, masks in loader:
-        yield (images.float() - centre) / spread, masks
-
-
-def _collate(items: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, list[Tensor]]:
-    return torch.stack([image for image, _ in items]), [ids for _, ids in items]
-
-
-def predict_batch(
-    model: nn.Module, images: Tensor, sizes: Iterable[Sequence[int]], leaves: int, framing: Framing | None = None
-) -> Iterator[Tensor]:
-    """(H, W) leaf ids of each photograph of a batch at its own size, on the network's device, from its leaf logits.
-
-    `framing` is how the photographs were brought to the batch's size; None where that is their own.
-    """
-    device = next(model.parameters()).device
-    logits = model(images.to(device))[:, :leaves]
-    for one, size in zip(logits, sizes, strict=True):
-        one = one[None].float()
-        yield leaf_ids(framing.undo(one, size) if framing else one)[0]
-
-
-@torch.inference_mode()
-def score(model: nn.Module, tree: Hierarchy, batches: Batches, framing: Framing | None = None,
-          seen: Callable[[int], None] | None = None) -> LevelIoU:  # fmt: skip
-    """Count what a network makes of batches of photographs and masks of any sizes, photograph by photograph."""
-    scores, count, device = LevelIoU(tree), 0, next(model.parameters()).device
-    model.eval()
-    for images, masks in batches:
-        guesses = predict_batch(model, images, [m.shape for m in masks], len(tree), framing)
-        for ids, mask in zip(guesses, masks, strict=True):
-            scores.update(ids[None], mask[None].to(device))
-        count += len(masks)
-        if seen:
-            seen(count)
-    return scores
-
-
-def summary(scores: LevelIoU, protocol: str, split: str, images: int) -> dict[str, Any]:
-    """Plain numbers for JSON: NaN becomes None."""
-    tree = scores.hierarchy
-    classes = {}
-    for level in range(tree.depth):
-        for name, value in zip(tree.names(level), scores.class_iou(level).tolist(), strict=True):
-            classes.setdefault(name, {"level": level, "iou": _number(value)})
-    return {
-        **{name: _number(float(value)) for name, value in scores.compute().items()},
-        "definition": scores.definition, "protocol": protocol, "decode": "leaf", "split": split, "images": images,
-        "classes": classes, "absent": [name for name, entry in classes.items() if entry["iou"] is None],
-    }  # fmt: skip
-
-
-def score_table(scores: dict[str, Any], tree: Hierarchy) -> str:
-    """The table people read: the mean of each level, then its classes, best first."""
-    background = "no background in the tree" if tree.background is None else "background excluded"
-    lines = [
-        f"{scores['images']} photographs, {scores['split']} split, {scores['protocol']} size, "
-        f"{scores['definition']} definition, {background}"
-    ]
-    for level in range(tree.depth):
-        lines.append(f"miou{level}  {_shown(scores[f'miou{level}'])}")
-        names = [tree.names(level)[node] for node in tree.foreground(level)]
-        for name in sorted(names, key=lambda n: -(scores["classes"][n]["iou"] or 0)):
-            lines.append(f"    {name:<16}{_shown(scores['classes'][name]['iou'])}")
-    return "\n".join(lines)
-
-
-def _shown(value: float | None) -> str:
-    return "absent" if value is None else f"{value:.3f}"
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value

@@ -53,7 +53,7 @@ def seg_learner(
         "wd": cfg.train.weight_decay,
         "path": cfg.out,
     }
-    metrics = [*LevelIoU(tree), *parts, *L(metrics)]
+    metrics = [*LevelIoU(tree, head=cfg.head), *parts, *L(metrics)]
     cbs = [CountedRandomness(cfg.train.seed), History(), *_ingredients(cfg.train), *L(cbs)]
     learn = Learner(dls, model, metrics=metrics, cbs=cbs, **{**own, **kwargs})
     learn.cfg, learn.own_dls = cfg, getattr(dls, "settings", None) != (cfg.data, cfg.augment)

@@ -12,26 +12,12 @@ from fastai.learner import Metric as FastaiMetric
 from torch import Tensor
 from torchmetrics import Metric
 
+from fastseg.decoding import Decode, Head, check_decoding
 from fastseg.errors import InputError
 from fastseg.hierarchy import IGNORE_INDEX, Hierarchy
 
 Definition = Literal["dataset", "image", "image_class"]
 DEFINITIONS = ("dataset", "image", "image_class")
-
-
-def leaf_ids(logits: Tensor) -> Tensor:
-    """(B, C, ...) scores → (B, ...) ids of the largest; the first of equal ones wins, as with `argmax`.
-
-    uint8 on a CPU, where a running maximum over the channels is some 8 × faster than `argmax(1)`.
-    """
-    if logits.device.type != "cpu" or logits.shape[1] > IGNORE_INDEX:
-        return logits.argmax(1)
-    best = logits[:, 0].clone()
-    ids = torch.zeros_like(best, dtype=torch.uint8)
-    for leaf in range(1, logits.shape[1]):
-        ids.masked_fill_(logits[:, leaf] > best, leaf)
-        torch.maximum(best, logits[:, leaf], out=best)
-    return ids
 
 
 def confusion_matrix(ids: Tensor, target: Tensor, leaves: int, per_image: bool = False) -> Tensor:
@@ -81,7 +67,8 @@ class LevelIoU(Metric):
     `definition`: `dataset` (one confusion matrix over all images), `image` (mean over photographs of the mean IoU over
     the classes in mask or prediction) or `image_class` (mean over all such photograph–class pairs, as
     `torchmetrics.segmentation.MeanIoU` has it). `compute()` gives `miou0`, `miou1`, … and `pixel_accuracy`; with
-    `per_class` also `iouLEVEL_NAME` of every foreground class. A class that is nowhere is NaN and in no mean.
+    `per_class` also `iouLEVEL_NAME` of every foreground class. A class that is nowhere is NaN and in no mean. `decode`
+    (leaf, top_down or path) and `head` (leaves or nodes) say how logits become leaf ids: `Hierarchy.decode`.
 
     States are sums, so that processes add up. Iterating gives fastai metrics, one for each column:
     `Learner(..., metrics=LevelIoU(tree))`.
@@ -91,12 +78,20 @@ class LevelIoU(Metric):
     higher_is_better = True
 
     def __init__(
-        self, hierarchy: Hierarchy, definition: Definition = "dataset", per_class: bool = False, **kwargs: Any
+        self,
+        hierarchy: Hierarchy,
+        definition: Definition = "dataset",
+        per_class: bool = False,
+        decode: Decode = "leaf",
+        head: Head = "leaves",
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         if definition not in DEFINITIONS:
             raise InputError(f"definition {definition!r} is none of {', '.join(DEFINITIONS)}")
+        check_decoding(decode, head)
         self.hierarchy, self.definition, self.per_class = hierarchy, definition, per_class
+        self.decode, self.head = decode, head
         leaves, depth = len(hierarchy), hierarchy.depth
         self.add_state("confusion", torch.zeros(leaves, leaves, dtype=torch.int64), dist_reduce_fx="sum")
         for name in ("image_sum", "image_count"):
@@ -107,12 +102,9 @@ class LevelIoU(Metric):
                 self.add_state(f"{name}{level}", zeros, dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
-        """Count a batch: `preds` are (B, C, ...) scores or (B, ...) integer leaf ids, `target` (B, ...) leaf ids.
-
-        Of a head with all nodes' logits the first C, the leaves', decide.
-        """
+        """Count a batch: `preds` are (B, C, ...) logits or (B, ...) integer leaf ids, `target` (B, ...) leaf ids."""
         preds, target = preds.detach().as_subclass(Tensor), target.as_subclass(Tensor)
-        ids = leaf_ids(preds[:, : len(self.hierarchy)]) if preds.is_floating_point() else preds
+        ids = self.hierarchy.decode(preds, self.decode, head=self.head) if preds.is_floating_point() else preds
         counts = confusion_matrix(ids, target, len(self.hierarchy), per_image=self.definition != "dataset")
         if self.definition != "dataset":
             self._update_images(counts)

@@ -9,8 +9,9 @@ import pytest
 import torch
 from timing import paired
 
+from fastseg.decoding import leaf_ids
 from fastseg.hierarchy import PASCAL_PART, Hierarchy
-from fastseg.learning.metrics import LevelIoU, confusion_matrix, leaf_ids
+from fastseg.learning.metrics import LevelIoU, confusion_matrix
 
 pytestmark = pytest.mark.slow
 TREE = Hierarchy(PASCAL_PART)
