@@ -351,7 +351,8 @@ def test_the_network_can_learn_real_photographs_by_heart(tmp_path):
     # Every id several times, so that an epoch has more than one step; an id may stand in both lists.
     (tmp_path / "five" / "train_id.txt").write_text("\n".join(names * 8))
     (tmp_path / "five" / "val_id.txt").write_text("\n".join(names))
-    settings = {"data": {"root": str(tmp_path / "five"), "size": 256, "workers": 0}, "out": str(tmp_path)}
+    data = {"root": str(tmp_path / "five"), "size": 256, "workers": 0, "allow_leak": True}
+    settings = {"data": data, "out": str(tmp_path)}
     schedule = {"epochs": 12, "batch_size": 5, "lr": [1e-3, 5e-3], "keep": "last"}
     run = train(load_config({**settings, "train": schedule, "loss": ["cross_entropy", "iou"]}))
     assert json.loads((run / "metrics.json").read_text())["miou2"] >= 0.85
