@@ -170,3 +170,16 @@ def test_progress_counts_photographs(run):
     seen = []
     evaluate(run, split="train", progress=lambda done, total: seen.append((done, total)), write=False)
     assert seen == [(4, 8), (8, 8)]
+
+
+def test_a_head_of_nodes_from_training_to_every_decoding(tiny):
+    from fastseg.experiments.train import train
+
+    run = train(tiny("loss=[cross_entropy, {name: tree_min, weight: 0.5}]"))
+    assert Run.open(run).card["head"] == "nodes"
+    metrics = json.loads((run / "metrics.json").read_text())
+    for decode in ("leaf", "top_down", "path"):
+        scores = evaluate(run, decode=decode, write=False)
+        assert scores["decode"] == decode
+        if decode == metrics["decode"]:
+            assert scores["classes"] == metrics["classes"]
