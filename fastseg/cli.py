@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-from fastseg import __version__
+from fastseg import __version__, commands
 from fastseg.errors import InputError
 
 USE = """\
@@ -60,39 +57,37 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"fastseg {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    all_commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, run: Any, about: str, settings: str = "") -> argparse.ArgumentParser:
+    def command(name: str, about: str, settings: str = "") -> argparse.ArgumentParser:
         tail = {
             "": "",
             "*": "Any key of --print-config may follow, as --train.epochs 30 or --train.lr '[1e-3, 5e-3]'.",
             "data.": "The run's settings of data may follow, as --data.limit_valid 100 or --data.workers 0.",
         }[settings]
-        sub = commands.add_parser(
+        sub = all_commands.add_parser(
             name, help=about, description=f"{about[0].upper()}{about[1:]}. {tail}", allow_abbrev=False
         )
-        sub.set_defaults(run=run, settings=settings)
+        sub.set_defaults(run=getattr(commands, f"{name}_command"), settings=settings)
         return sub
 
-    sub = command("train", _train, "train a network and write a run folder", settings="*")
+    sub = command("train", "train a network and write a run folder", settings="*")
     sub.add_argument("--config", default=None, metavar="NAME|FILE", help="a preset (default: sample) or a YAML file")
     sub.add_argument("--print-config", action="store_true", help="print all settings with comments, and stop")
     sub.add_argument("--json", action="store_true", help="print the scores as JSON")
 
-    sub = command(
-        "evaluate", _evaluate, "score a finished run, or masks of any program, on a dataset", settings="data."
-    )
+    sub = command("evaluate", "score a finished run, or masks of any program, on a dataset", settings="data.")
     sub.add_argument("run_folder", nargs="?", metavar="RUN", help="a folder that `fastseg train` or save_run wrote")
     sub.add_argument("--masks", metavar="DIR", help="score the masks DIR/ID.png or .npy instead of a run")
     sub.add_argument("--config", metavar="NAME|FILE", help="with --masks: whose tree they follow (Pascal-part's)")
     _scoring_options(sub)
     sub.add_argument("--boundary", action="store_true", help="boundary IoU as well (Cheng et al. 2021)")
 
-    sub = command("compare", _compare, "compare runs photograph by photograph with the first of them", settings="data.")
+    sub = command("compare", "compare runs photograph by photograph with the first of them", settings="data.")
     sub.add_argument("run_folders", nargs="+", metavar="RUN", help="two runs or more")
     _scoring_options(sub)
 
-    sub = command("check", _check, "read a whole dataset and say what is wrong and what it holds", settings="*")
+    sub = command("check", "read a whole dataset and say what is wrong and what it holds", settings="*")
     sub.add_argument("folder", nargs="+", metavar="DIR", help="the dataset, or several; in the place of data.root")
     sub.add_argument("--config", default=None, metavar="NAME|FILE", help="a preset (default: sample) or a YAML file")
     sub.add_argument("--json", action="store_true", help="print findings and statistics as JSON")
@@ -100,17 +95,17 @@ def _parser() -> argparse.ArgumentParser:
     about = "draw one photograph as twenty epochs would see it (with augment.preset=light, say)"
     sub.add_argument("--augment", metavar="FILE.png", help=about)
 
-    sub = command("sample", _sample, "draw the embedded sample into a folder, in the Pascal-Part layout")
+    sub = command("sample", "draw the embedded sample into a folder, in the Pascal-Part layout")
     sub.add_argument("folder", metavar="DIR", help="a new folder")
     sub.add_argument("--train", type=int, default=576, metavar="N", help="photographs to train on (576)")
     sub.add_argument("--valid", type=int, default=96, metavar="N", help="photographs to validate on (96)")
     sub.add_argument("--size", default="375x500", metavar="HxW", help="height x width of most (375x500)")
     sub.add_argument("--seed", type=int, default=0, metavar="S", help="another one, another outcome (0)")
 
-    sub = command("cache", _cache, "remove the cached frames that data.cache made")
+    sub = command("cache", "remove the cached frames that data.cache made")
     sub.add_argument("action", choices=("clear",), help="clear: remove them all; the next run makes its own anew")
 
-    sub = command("convert", _convert, "bring Pascal-Part's .mat files, or label maps, to the layout that is read here")
+    sub = command("convert", "bring Pascal-Part's .mat files, or label maps, to the layout that is read here")
     where = {"required": True, "nargs": "+", "type": os.path.expanduser, "metavar": "DIR"}
     sub.add_argument("--annotations", **where, help="folders of .mat files, or of label maps (8-bit .png)")
     sub.add_argument("--images", **where, help="folders of their photographs")
@@ -164,146 +159,6 @@ def _overrides(rest: Sequence[str]) -> list[str]:
                 f"{word!r} is not understood; settings are written as --train.epochs 30 or train.epochs=30"
             )
     return found
-
-
-def _train(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    from fastseg.config import dump_config, load_config
-
-    cfg = load_config(args.config, *overrides)
-    if args.print_config:
-        print(dump_config(cfg, comments=True), end="")
-        return
-    from fastseg.experiments.train import train
-    from fastseg.run import METRICS
-
-    run = train(cfg)
-    scores = json.loads((run / METRICS).read_text(encoding="utf-8"))
-    _show(scores, cfg.classes(), args.json, run)
-
-
-def _evaluate(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    if (args.run_folder is None) == (args.masks is None):
-        raise InputError("give either a run or --masks DIR")
-    if args.masks is not None:
-        _evaluate_masks(args, overrides)
-        return
-    if args.config:
-        raise InputError("--config goes with --masks; a run has its own")
-    from fastseg.run import Run
-
-    run = Run.open(args.run_folder)
-    from fastseg.data.progress import progress_line
-    from fastseg.inference.evaluate import evaluate
-
-    scores = evaluate(run, args.root, args.split, progress_line("scoring"), protocol=args.protocol,
-                      definition=args.definition, decode=args.decode, tta=args.tta, boundary=args.boundary,
-                      overrides=overrides)  # fmt: skip
-    _show(scores, run.hierarchy, args.json)
-
-
-def _evaluate_masks(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    if (args.protocol, args.decode, args.tta) != ("native", "leaf", None):
-        raise InputError("--masks are scored as they are: --protocol, --decode and --tta go with a run")
-    from fastseg.config import load_config
-    from fastseg.data.progress import progress_line
-    from fastseg.inference.score_masks import evaluate_masks
-
-    scores = evaluate_masks(args.masks, args.root, args.split, progress_line("scoring"), config=args.config,
-                            definition=args.definition, boundary=args.boundary, overrides=overrides)  # fmt: skip
-    _show(scores, load_config(args.config).classes(), args.json)
-
-
-def _compare(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    from fastseg.data.progress import progress_line
-    from fastseg.inference.compare import compare
-    from fastseg.inference.tables import comparison_table
-    from fastseg.run import Run
-
-    found = compare(args.run_folders, args.root, args.split, progress_line("scoring"), protocol=args.protocol,
-                    definition=args.definition, decode=args.decode, tta=args.tta, overrides=overrides)  # fmt: skip
-    tree = Run.open(args.run_folders[0]).hierarchy
-    print(json.dumps(found, indent=1) if args.json else comparison_table(found, tree))
-
-
-def _show(scores: dict[str, Any], tree: Any, as_json: bool, run: Path | None = None) -> None:
-    from fastseg.inference.tables import score_table
-
-    if as_json:
-        print(json.dumps(scores | ({"run": str(run)} if run else {}), indent=1))
-        return
-    print(score_table(scores, tree))
-    if run:
-        files = ", ".join(sorted(file.name for file in run.iterdir() if file.is_file()))
-        print(f"\n{run}/\n    {files}")
-
-
-def _check(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    from fastseg.config import load_config
-    from fastseg.data.check import check
-    from fastseg.data.progress import progress_line
-
-    # Among folders, key=value is a setting like those behind them.
-    folders = [word for word in args.folder if "=" not in word or os.path.isdir(word)]
-    cfg = load_config(args.config, *(word for word in args.folder if word not in folders), *overrides)
-    if not folders:
-        raise InputError("name the folder of a dataset")
-    # Not by an override, which would be read as YAML.
-    root = folders[0] if len(folders) == 1 else folders
-    cfg = cfg.model_copy(update={"data": cfg.data.model_copy(update={"root": root})})
-    if args.report and not Path(args.report).expanduser().parent.is_dir():
-        raise InputError(f"cannot write the report {args.report}: there is no such folder")
-    if args.augment:
-        from fastseg.data.loaders import draw_augmentation
-
-        print(draw_augmentation(cfg, args.augment), file=sys.stderr)
-    report = check(cfg, progress_line("reading"))
-    print(json.dumps(report.as_json(), indent=1) if args.json else report.table())
-    if args.report:
-        print(report.write_report(args.report), file=sys.stderr)
-    if report.errors:
-        count = len(report.errors)
-        raise InputError(f"{count:,} error{'s' * (count > 1)} in {', '.join(folders)}; mend them before training")
-
-
-def _sample(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    from fastseg.config import load_config
-    from fastseg.data.progress import progress_line
-    from fastseg.data.sample import draw_sample
-
-    chosen = {"train": args.train, "valid": args.valid, "size": args.size, "seed": args.seed}
-    settings = load_config({"data": {"sample": chosen}}).data.sample
-    root = draw_sample(args.folder, settings.train, settings.valid, settings.size, settings.seed,
-                       progress=progress_line("drawing"))  # fmt: skip
-    print(f"{root}: {settings.train} photographs to train on, {settings.valid} to validate on")
-
-
-def _cache(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    from fastseg.data.cache import clear_cache
-
-    count, freed = clear_cache()
-    print(f"{count} cached sets of frames removed, {freed / 1e6:.1f} MB freed" if count else "nothing is cached")
-
-
-def _convert(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    from fastseg.data.progress import progress_line
-    from fastseg.data.protocol import is_for_labels
-
-    chosen = {"train_ids": args.train_ids, "valid_ids": args.valid_ids, "valid_fraction": args.valid_fraction,
-              "seed": args.seed, "progress": progress_line("converting")}  # fmt: skip
-    if is_for_labels(args.protocol):
-        from fastseg.data.labels import convert_labels
-
-        summary = convert_labels(args.annotations, args.images, args.out, args.protocol, args.mapping, **chosen)
-    elif args.mapping:
-        raise InputError(f"--mapping goes with label maps; {args.protocol} is for .mat files: name their --protocol")
-    else:
-        from fastseg.data.convert import convert
-
-        summary = convert(args.annotations, args.images, args.out, args.protocol, **chosen)
-    print(summary.table())
-    if summary.damaged:
-        name, reason = summary.damaged[0]
-        raise InputError(f"{len(summary.damaged)} damaged, the rest is written; the first: {name}: {reason}")
 
 
 if __name__ == "__main__":
