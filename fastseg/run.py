@@ -79,7 +79,7 @@ def model_card(cfg: Settings, stats: tuple[Any, Any]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "fastseg": __version__,
-        "model": {"arch": cfg.model.arch, "encoder": cfg.model.encoder, "args": cfg.model.args},
+        "model": cfg.model.model_dump(mode="json", exclude={"weights"}),
         "head": cfg.head,
         "classes": list(cfg.classes().leaves),
         "hierarchy": cfg.hierarchy,

@@ -68,6 +68,9 @@ class ModelSettings(Section):
     arch: Literal[tuple(ARCHITECTURES)] = Field("FPN", description=f"decoder: {', '.join(ARCHITECTURES)}")
     encoder: str = Field("timm-tf_efficientnet_lite0", description="any encoder of segmentation_models_pytorch")
     weights: str = Field("imagenet", description="encoder weights: imagenet, none, or a .safetensors / .pth file")
+    auxiliary: float = Field(
+        0.0, ge=0, description="weight of smp's auxiliary head, which learns what classes a photograph holds; 0: none"
+    )
     args: dict[str, Any] = Field({}, description="further arguments of the architecture's constructor")
 
     @field_validator("weights", mode="before")

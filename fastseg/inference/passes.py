@@ -105,9 +105,15 @@ class Plan:
         for framing, batch in zip(self.framings or [None], images, strict=True):
             batch = batch.to(device)
             # Planes behind one another, as from them the logits are enlarged and compared twice as fast.
-            yield framing, model(batch).float().contiguous()
+            yield framing, _logits(model, batch).float().contiguous()
             if flip is not None:
-                yield framing, model(batch.flip(-1))[:, flip].float().flip(-1).contiguous()
+                yield framing, _logits(model, batch.flip(-1))[:, flip].float().flip(-1).contiguous()
+
+
+def _logits(model: nn.Module, images: Tensor) -> Tensor:
+    """The mask's logits, without those of an auxiliary head."""
+    found = model(images)
+    return found if isinstance(found, Tensor) else found[0]
 
 
 class _Photographs(Dataset):

@@ -17,13 +17,14 @@ from fastcore.basics import partialler, risinstance
 from fastcore.foundation import L
 
 from fastseg.data.loaders import seg_dataloaders, training_counts
+from fastseg.learning.auxiliary import AuxiliaryLoss
 from fastseg.learning.averaging import WeightAverage
 from fastseg.learning.callbacks import CountedRandomness, History
 from fastseg.learning.encoders import encoder_stats
 from fastseg.learning.losses import SumLoss, build_loss
 from fastseg.learning.metrics import LevelIoU, LossPart
 from fastseg.learning.model import create_model, place, seg_splitter
-from fastseg.settings import Settings, TrainSettings
+from fastseg.settings import Settings
 
 OPTIMIZERS = {"adam": Adam, "sgd": partialler(SGD, mom=0.9), "rmsprop": RMSProp, "ranger": ranger}
 
@@ -54,7 +55,7 @@ def seg_learner(
         "path": cfg.out,
     }
     metrics = [*LevelIoU(tree, head=cfg.head), *parts, *L(metrics)]
-    cbs = [CountedRandomness(cfg.train.seed), History(), *_ingredients(cfg.train), *L(cbs)]
+    cbs = [CountedRandomness(cfg.train.seed), History(), *_ingredients(cfg), *L(cbs)]
     learn = Learner(dls, model, metrics=metrics, cbs=cbs, **{**own, **kwargs})
     learn.cfg, learn.own_dls = cfg, getattr(dls, "settings", None) != (cfg.data, cfg.augment)
     return learn
@@ -73,9 +74,11 @@ def peak_rate(cfg: Settings, dls: DataLoaders) -> float | slice:
     return rate if cfg.train.encoder_lr is None else slice(rate * cfg.train.encoder_lr, rate)
 
 
-def _ingredients(settings: TrainSettings) -> list[Callback]:
+def _ingredients(cfg: Settings) -> list[Callback]:
     """What the configuration adds to plain training."""
+    settings = cfg.train
     chosen = [
+        (cfg.model.auxiliary, lambda: AuxiliaryLoss(cfg.classes(), cfg.model.auxiliary, cfg.head)),
         (settings.ema, lambda: WeightAverage(settings.ema)),
         (settings.clip, lambda: GradientClip(settings.clip)),
         (settings.accumulate > 1, lambda: GradientAccumulation(settings.accumulate * settings.batch_size)),

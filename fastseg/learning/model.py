@@ -22,6 +22,7 @@ from fastseg.settings import ModelSettings
 def create_model(settings: ModelSettings, classes: int) -> nn.Module:
     """A network (B, 3, H, W) → logits (B, classes, H, W) with its encoder's pretrained weights.
 
+    With `settings.auxiliary` it returns these and the logits (B, classes) of smp's auxiliary head.
     Raises `InputError` for an unknown encoder, constructor arguments that the architecture refuses, and weights that
     cannot be had or do not fit.
     """
@@ -35,8 +36,9 @@ def create_model(settings: ModelSettings, classes: int) -> nn.Module:
     try:
         with _quiet():
             model = architecture(
-                encoder_name=name, encoder_weights="imagenet" if from_timm else None, classes=classes, **settings.args
-            )
+                encoder_name=name, encoder_weights="imagenet" if from_timm else None, classes=classes,
+                aux_params={"classes": classes} if settings.auxiliary else None, **settings.args,
+            )  # fmt: skip
     except (TypeError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
         said = " ".join(str(error).split())[:200]
         raise InputError(f"model: {settings.arch} on {settings.encoder} cannot be built: {said}") from None
@@ -76,7 +78,7 @@ def _load_file(model: nn.Module, path: Path) -> None:
 def _check_args(architecture: type[nn.Module], encoder: str, args: Mapping[str, Any]) -> None:
     """smp hands unknown arguments to the encoder, where all but timm's are silently dropped; ours are refused."""
     known = [p for p in inspect.signature(architecture.__init__).parameters if p not in ("self", "kwargs")]
-    taken = ("encoder_name", "encoder_weights", "classes", "in_channels")
+    taken = ("encoder_name", "encoder_weights", "classes", "in_channels", "aux_params")
     for key in args:
         if key in taken or (key not in known and not encoder.startswith("tu-")):
             options = ", ".join(p for p in known if p not in taken)
