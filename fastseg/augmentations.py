@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from fastseg.values import Section, Share, Span
 
-# What each preset sets; `none` changes nothing. The evidence is in nbs/01_data.ipynb.
+# What each preset sets; `none` changes nothing. The evidence is in nbs/01_data.ipynb and nbs/03_losses.ipynb.
 AUGMENTATIONS: dict[str, dict[str, Any]] = {
     "none": {
         "flip": 0.0, "rotate": 0.0, "scale": (1.0, 1.0), "perspective": 0.0, "brightness": 0.0, "contrast": 0.0,
@@ -16,6 +16,7 @@ AUGMENTATIONS: dict[str, dict[str, Any]] = {
         "erase": 0.0, "erase_area": (0.02, 0.15), "class_crop": 0.0, "class_crop_zoom": (1.2, 2.0),
         "class_crop_pixels": 48,
     },
+    "flip": {"flip": 0.5},
     "light": {
         "flip": 0.5, "rotate": 10.0, "scale": (0.75, 1.5), "brightness": 0.2, "contrast": 0.2, "saturation": 0.2,
         "hue": 0.02,
@@ -34,7 +35,7 @@ def _number(key: str, about: str) -> Any:
 
 
 class AugmentSettings(Section):
-    preset: Literal[tuple(AUGMENTATIONS)] = Field("none", description="changes on every epoch: none, light, strong")
+    preset: Literal[tuple(AUGMENTATIONS)] = Field("flip", description=f"each epoch's: {', '.join(AUGMENTATIONS)}")
     flip: Share | None = _number("flip", "share flipped left to right; the pairs of `mirror` change places")
     rotate: Annotated[float, Field(ge=0, le=180)] | None = _number("rotate", "turned by up to so many degrees")
     scale: Span | None = _number("scale", "zoomed between these factors, aspect kept")

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from fastseg.augmentations import AugmentSettings
 from fastseg.errors import InputError
 from fastseg.hierarchy import PASCAL_PART, Hierarchy
-from fastseg.loss_settings import LOSSES, CrossEntropySettings, LossSettings, as_losses, check_loss
+from fastseg.loss_settings import LOSSES, CrossEntropySettings, IoUSettings, LossSettings, as_losses, check_loss
 from fastseg.values import Rate, Section, Size
 
 # What smp 0.5–0.6 asks of height and width; None takes any size. `test_config.py` holds it against smp's classes.
@@ -83,7 +83,8 @@ class TrainSettings(Section):
     epochs: int = Field(10, ge=0, description="epochs with all layers training")
     frozen_epochs: int = Field(0, ge=0, description="epochs before them with the encoder frozen (BatchNorm trains)")
     lr: Rate = Field(
-        1e-3, description="peak learning rate; [encoder, decoder] for two; auto asks lr_find")  # fmt: skip
+        (2e-3, 1e-2), description="peak learning rate; [encoder, decoder] for two; auto asks lr_find"
+    )
     encoder_lr: float | None = Field(None, gt=0, description="the encoder's rate as a factor of lr, where that is one")
     schedule: Literal["one_cycle", "cosine", "poly", "constant"] = Field(
         "one_cycle", description="course of the rate: one_cycle, or after a warm-up cosine, poly, constant"
@@ -91,7 +92,7 @@ class TrainSettings(Section):
     warmup: float | None = Field(
         None, ge=0, lt=1, description="share of the steps in which the rate rises (null: one_cycle 0.25, others 0.05)"
     )
-    batch_size: int = Field(16, ge=1, description="photographs in a step")
+    batch_size: int = Field(8, ge=1, description="photographs in a step")
     accumulate: int = Field(1, ge=1, description="batches whose gradients are added up before a step")
     clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
     ema: float | None = Field(None, gt=0, lt=1, description="decay of averaged weights, scored and kept, as 0.999")
@@ -112,7 +113,7 @@ class Settings(Section):
     augment: AugmentSettings = Field(AugmentSettings(), description="random changes to the training photographs")
     model: ModelSettings = Field(ModelSettings(), description="the network, from segmentation_models_pytorch")
     loss: Annotated[list[LossSettings], BeforeValidator(as_losses)] = Field(
-        [CrossEntropySettings()], min_length=1, description=f"summed: {', '.join(LOSSES)}"
+        [CrossEntropySettings(), IoUSettings()], min_length=1, description=f"summed: {', '.join(LOSSES)}"
     )
     train: TrainSettings = Field(TrainSettings(), description="the schedule")
     track: Annotated[list[Literal["csv"]], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = Field(
@@ -143,6 +144,10 @@ class Settings(Section):
             raise InputError("train.epochs: 0, and no train.frozen_epochs either; set one to 1 or more")
         for i, loss in enumerate(self.loss):
             check_loss(loss, tree, f"loss.{i}")
+        if self.augment.resolved().flip and (sided := _unmirrored(tree)):
+            pair = ", ".join(sided)
+            raise InputError(f"augment.flip: would take {sided[0]} for {sided[1]}; add the pair to mirror, as in "
+                             f"mirror=[[{pair}]], or set augment.flip=0")  # fmt: skip
         return self
 
     def classes(self) -> Hierarchy:
@@ -153,6 +158,17 @@ class Settings(Section):
     def head(self) -> Literal["leaves", "nodes"]:
         """What the network's channels are: a softmax over the leaves, or with tree_min a sigmoid for every node."""
         return "nodes" if any(loss.name == "tree_min" for loss in self.loss) else "leaves"
+
+
+def _unmirrored(tree: Hierarchy) -> tuple[str, str] | None:
+    """A left leaf and its right twin, by their names, that the tree does not list as each other's mirror image."""
+    paired = {tree.leaves[leaf] for pair in tree.mirror for leaf in pair}
+    for name in tree.leaves:
+        twin = name.lower().replace("left", "right")
+        other = next((leaf for leaf in tree.leaves if leaf.lower() == twin and leaf != name), None)
+        if other and not {name, other} <= paired:
+            return name, other
+    return None
 
 
 def fitting_size(size: Sequence[int], model: ModelSettings) -> Size:

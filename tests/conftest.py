@@ -50,12 +50,12 @@ def spoiled(people, tmp_path_factory):
 
 @pytest.fixture
 def tiny(drawn, tmp_path):
-    """Settings that train in seconds: 32x64, batch 4, one epoch, no pretrained weights, no worker processes."""
+    """Settings that train in seconds: 32x64, batch 4, one epoch, no flips, pretrained weights or worker processes."""
 
     def make(*overrides, root=drawn):
         return load_config(
             {"name": "tiny", "out": str(tmp_path / "runs"), "data": {"root": str(root), "size": "32x64", "workers": 0},
-             "model": {"weights": "none"}, "train": {"epochs": 1, "batch_size": 4}},
+             "augment": {"preset": "none"}, "model": {"weights": "none"}, "train": {"epochs": 1, "batch_size": 4}},
             *overrides)  # fmt: skip
 
     return make

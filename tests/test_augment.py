@@ -35,7 +35,7 @@ def patches(seed, size=(48, 64), leaves=7, count=3):
 
 
 def change(numbers, masks, size=None, seed=0, tree=TREE, **kwargs):
-    transform = Augmentation(size or masks.shape[1:], AugmentSettings(**numbers), tree, **kwargs)
+    transform = Augmentation(size or masks.shape[1:], AugmentSettings(**{"preset": "none", **numbers}), tree, **kwargs)
     chances = draw_chances(seed, 0, range(len(masks)), np.ones((len(masks), 2)))
     x, y = transform((*painted(masks), chances), split_idx=0)
     return x.as_subclass(torch.Tensor), y.as_subclass(torch.Tensor)

@@ -24,6 +24,18 @@ def test_pascal_part_is_the_notebooks_own():
     assert [loss.name for loss in cfg.loss] == ["cross_entropy"]
 
 
+def test_the_other_presets_of_pascal_part():
+    fast, best = load_config("pascal_part_fast"), load_config("pascal_part_best")
+    # The fast one is the defaults' recipe.
+    assert (fast.loss, fast.augment, fast.model) == (Settings().loss, Settings().augment, Settings().model)
+    assert fast.train == Settings().train.model_copy(update={"epochs": 12})
+    assert fast.data.root == best.data.root == "Pascal-part"
+    assert (best.data.size, best.data.resize, best.augment.scale) == ((512, 512), "crop", (0.5, 2.0))
+    assert [loss.name for loss in best.loss] == ["cross_entropy", "lovasz", "iou"]
+    assert best.loss[2].levels == {0: 1, 1: 1, 2: 1}
+    assert (best.train.schedule, best.train.ema, best.model.encoder) == ("poly", 0.999, "mit_b3")
+
+
 @pytest.mark.parametrize("preset", presets())
 @pytest.mark.parametrize("comments", [True, False])
 def test_yaml_round_trip_names_every_key(preset, comments):
@@ -217,10 +229,22 @@ def _refused(*overrides):
      ("data.root=[a, a]", "name one folder, or several that differ"),
      ("augment.erase_area=[0.1, 1.5]", "augment.erase_area: 1.5 is more than the whole picture"),
      ("augment.scale=[2, 1]", "augment.scale: [2, 1] is no span; write two numbers above 0, the lower one first"),
-     ("augment.preset=heavy", "augment.preset: 'heavy' is not one of none, light, strong"),
+     ("augment.preset=heavy", "augment.preset: 'heavy' is not one of none, flip, light, strong"),
      ("augment.flip=2", "augment.flip: input should be less than or equal to 1, got 2"),
      ("augment.rotat=2", "augment.rotat: unknown key; did you mean augment.rotate?")],
 )  # fmt: skip
 def test_settings_of_the_data_that_cannot_be(override, said):
     with pytest.raises(InputError, match=re.escape(said)):
         load_config(None, override)
+
+
+def test_flips_need_the_mirror_pairs_of_a_tree_with_sides():
+    tree = "hierarchy={bg: 0, person: {left-arm: 1, Right-arm: 2, hair: 3}}"
+    with pytest.raises(InputError, match=r"augment\.flip: would take left-arm for Right-arm; add the pair to mirror"):
+        load_config("sample", tree)
+    with pytest.raises(InputError, match=r"mirror=\[\[left-arm, Right-arm\]\]"):
+        load_config("sample", tree, "mirror=[[left-arm, hair]]")
+    assert load_config("sample", tree, "mirror=[[Right-arm, left-arm]]").augment.resolved().flip == 0.5
+    assert load_config("sample", tree, "augment.flip=0").augment.resolved().flip == 0
+    # A side without a twin is a name like any other.
+    assert load_config("sample", "hierarchy={bg: 0, left-over: 1}").augment.preset == "flip"

@@ -112,6 +112,16 @@ def test_pascal_part_preset_builds_the_notebooks_network_and_steps(tmp_path, dra
     assert run.cfg.name == "pascal_part"
 
 
+@pytest.mark.parametrize("preset", ["pascal_part_fast", "pascal_part_best"])
+def test_the_other_presets_build_and_step(preset, tmp_path, drawn, monkeypatch):
+    monkeypatch.setenv("FASTSEG_CACHE", str(tmp_path / "cache"))
+    # The smallest of the same kind of encoder, as a step of mit_b3 takes seconds.
+    small = ["model.weights=none", "data.size=64x64", "train.batch_size=4", "train.epochs=1", "data.workers=0"]
+    small += ["model.encoder=mit_b0"] if preset == "pascal_part_best" else []
+    run = Run.open(train(load_config(preset, f"data.root={drawn}", f"out={tmp_path}", *small)))
+    assert evaluate(run, tta="flip,0.5,1")["miou2"] is not None
+
+
 def test_a_leak_that_is_allowed_stands_in_the_scores(tiny, drawn_copy):
     with (drawn_copy / "val_id.txt").open("a") as ids:
         ids.write("sample_000003\n")

@@ -45,7 +45,7 @@ def seg_learner(
         model = place(create_model(cfg.model, tree.channels(cfg.head)), dls.device)
     _add_normalisation(dls, cfg.model.encoder)
     counted = any(loss.counted for loss in cfg.loss)
-    loss = build_loss(cfg, training_counts(cfg, dls) if counted else None)
+    loss = kwargs.pop("loss_func", None) or build_loss(cfg, training_counts(cfg, dls) if counted else None)
     parts = [LossPart(name) for name in loss.parts] if isinstance(loss, SumLoss) and len(loss.parts) > 1 else []
     own = {
         "loss_func": loss,
