@@ -24,7 +24,8 @@ def test_a_run_folder_is_whole_and_repeats_the_run(run, tiny):
     with (run / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
-    assert set(rows[0]) == {"epoch", "train_loss", "valid_loss", "miou0", "miou1", "miou2", "lr"}
+    parts = {"cross_entropy", "iou"}
+    assert set(rows[0]) == {"epoch", "train_loss", "valid_loss", "miou0", "miou1", "miou2", "lr"} | parts
     for picture in ("curves.png", "results.png"):
         assert min(Image.open(run / picture).size) > 300
     again = train(load_config(run / "config.yaml"))

@@ -212,7 +212,7 @@ def augmented_draws(cfg: Settings, name: str, count: int = 20) -> tuple[np.ndarr
     Raises `InputError` where the configuration changes nothing.
     """
     if not (cfg.augment.active() or cfg.data.resize == "crop"):
-        raise InputError("augment: nothing is changed; set augment.preset to light or strong, or a number of its own")
+        raise InputError("augment: nothing is changed; set augment.preset to another one, or a number of its own")
     files, tree = dataset_files(cfg), cfg.classes()
     change = _augmentation(cfg, _crop_counts(cfg, files, files.ids(cfg.data.train_ids, cfg.data.limit)))
     reader = FrameReader(files, [name], len(tree), training_frame(cfg))

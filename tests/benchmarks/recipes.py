@@ -99,8 +99,8 @@ def plain(args, seed, folder):
     model.encoder.load_state_dict(imagenet_weights(encoder, model.encoder.state_dict()))
     block = DataBlock(
         blocks=(ImageBlock, MaskBlock(leaves)),
-        get_x=files.image,
-        get_y=files.mask,
+        get_x=lambda name: files.image(name),
+        get_y=lambda name: files.mask(name),
         splitter=lambda items: (list(range(len(train))), list(range(len(train), len(items)))),
         item_tfms=Resize(SIZE, method="squish"),
         batch_tfms=Normalize.from_stats(*encoder_stats(encoder)),
@@ -131,7 +131,7 @@ def timed(work):
 def scores_of(found):
     """The means and every class's IoU, rounded for a table."""
     means = {key: round(value, 4) for key, value in found.items() if key.startswith("miou")}
-    return means | {name: round(entry["iou"], 4) for name, entry in found["classes"].items()}
+    return means | {name: round(entry["iou"] or 0, 4) for name, entry in found["classes"].items()}
 
 
 def is_done(path, **keys):
