@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from fastseg.inference.evaluate import evaluate
     from fastseg.inference.score_masks import evaluate_masks
     from fastseg.learning.balance import class_weights
+    from fastseg.learning.checkpoint import Checkpoint
+    from fastseg.learning.deterministic import deterministic
     from fastseg.learning.learner import seg_learner
     from fastseg.learning.losses import CrossEntropy, FocalLoss, SumLoss
     from fastseg.learning.metrics import LevelIoU
@@ -49,6 +51,8 @@ _HOMES = {
     "inference.evaluate": ("evaluate",),
     "learning.balance": ("class_weights",),
     "inference.score_masks": ("evaluate_masks",),
+    "learning.checkpoint": ("Checkpoint",),
+    "learning.deterministic": ("deterministic",),
     "learning.learner": ("seg_learner",),
     "learning.losses": ("CrossEntropy", "FocalLoss", "SumLoss"),
     "learning.metrics": ("LevelIoU",),
@@ -62,6 +66,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "PASCAL_PART",
     "Augmentation",
+    "Checkpoint",
     "CrossEntropy",
     "DiceLoss",
     "FocalLoss",
@@ -85,6 +90,7 @@ __all__ = [
     "convert",
     "convert_labels",
     "create_model",
+    "deterministic",
     "draw_sample",
     "dump_config",
     "evaluate",
