@@ -91,7 +91,7 @@ class Checkpoint(Callback):
 
     def before_train(self) -> None:
         """Leave out the batches that are done, without reading them."""
-        if self.epoch == self.first_epoch and self.first_batch:
+        if self._entering() and self.first_batch:
             loader = self.learn.dl
             loader.randomize()
             rest = loader.get_idxs()[self.first_batch * (loader.bs or 1) :]
@@ -100,12 +100,14 @@ class Checkpoint(Callback):
 
     def before_batch(self) -> None:
         """Count the batches that were left out."""
-        if self.training and self.epoch == self.first_epoch:
+        if self.training and self._entering():
             self.learn.iter += self.first_batch
 
     def after_batch(self) -> None:
         """Save, where it is time."""
-        if self.training and self.minutes is not None and time.monotonic() - self.saved >= 60 * self.minutes:
+        if not self.training or self.minutes is None or self._aside():
+            return
+        if time.monotonic() - self.saved >= 60 * self.minutes:
             self.save_within()
 
     def after_epoch(self) -> None:
@@ -125,12 +127,16 @@ class Checkpoint(Callback):
 
     def save_within(self) -> None:
         """Save after a training batch, unless scores are being averaged over them, which would be cut."""
-        if not self._aside() and not self.recorder.train_metrics:
+        if not self.recorder.train_metrics:
             self._save(self.epoch, self.iter + 1)
 
     def _aside(self) -> bool:
         """A search for the learning rate, or `validate` and its like, which hold the learner's lock."""
         return hasattr(self.learn, "lr_finder") or self.learn.lock.locked()
+
+    def _entering(self) -> bool:
+        """In the epoch that was interrupted."""
+        return not self._aside() and self.epoch == self.first_epoch
 
     def _wake(self) -> None:
         for cb, run in self.asleep:
