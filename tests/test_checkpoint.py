@@ -51,7 +51,7 @@ def assert_equal(one, two):
 # Steps: 4 an epoch. In the frozen stage, between the stages, and in the last epoch.
 @pytest.mark.parametrize(
     ("step", "more"),
-    [(3, ()), (4, ("train.optimizer=ranger",)), (11, ("train.optimizer=sgd", "train.ema=0.9", "augment.preset=light"))],
+    [(3, ("train.optimizer=sgd", "train.ema=0.9", "augment.preset=light")), (4, ()), (11, ("train.optimizer=ranger",))],
 )
 def test_fits_called_by_hand_are_gone_on_with_by_the_same_calls(quiet, tmp_path, step, more):
     whole = quiet(*SMALL, *more)
@@ -120,7 +120,7 @@ def test_a_full_disk_stops_nothing(quiet, tmp_path, monkeypatch, capsys):
     assert len(learn.history.rows) == 3
     assert newest_snapshot(tmp_path / "last").epochs == 1
     lines = capsys.readouterr().err.splitlines()
-    assert lines == [f"{tmp_path}/last: no checkpoint written (No space left on device); training goes on"] * 2
+    assert lines == [f"{tmp_path}/last: no checkpoint written (No space left on device); training goes on"]
 
 
 STATE = {"callbacks": {}, "weights": torch.arange(6.0).reshape(2, 3), "half": [torch.ones(2, dtype=torch.bfloat16)],

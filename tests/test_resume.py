@@ -236,3 +236,22 @@ def test_a_process_killed_at_five_random_moments_ends_as_if_it_had_not_been(peop
     assert train(resume=run) == run
     print(*found, sep="\n")
     assert_same(run, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_ends_cleanly_with_the_shells_status(people, tmp_path, number):
+    cfg = rich(people, tmp_path / "runs", "data.workers=2", "train.epochs=9")
+    (tmp_path / "cfg.yaml").write_text(dump_config(cfg))
+    command = [sys.executable, "-m", "fastseg.cli", "train", "--config", str(tmp_path / "cfg.yaml")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        while not (line := process.stderr.readline()).startswith("epoch 2"):
+            assert line, "it ended by itself"
+        time.sleep(0.5)
+        os.killpg(process.pid, number)
+        said = process.stderr.read()
+    (run,) = (tmp_path / "runs").iterdir()
+    assert process.returncode == 128 + number
+    assert f"go on with: fastseg train --resume {run}" in said
+    assert "Traceback" not in said
+    assert json.loads((run / "metrics.json").read_text())["interrupted"]

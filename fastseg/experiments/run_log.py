@@ -29,7 +29,7 @@ class RunLog:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         if error is not None:
-            self.note(f"ended by {kind.__name__}: {error}")
+            self.note(f"ended by {kind.__name__}" + (f": {error}" if str(error) else ""))
         self.redirection.__exit__(kind, error, trace)
 
     def open(self, file: Path) -> None:

@@ -112,12 +112,15 @@ def _fit_and_save(learn: Learner, rate: float | slice, run: Path) -> Path:
         with ContextManagers([stop.listening(), *quiet]):
             _fit(learn, rate)
     except KeyboardInterrupt:
-        stop.asked = signal.SIGINT
+        stop.asked = stop.asked or signal.SIGINT
         learn("after_fit")
     except Exception:
-        if learn.checkpoint.number:
-            print_line(f"go on, once that is mended, with: {again}")
-        raise
+        # A signal to all processes of a job also ends workers, about which torch raises an error wherever this one is.
+        if stop.asked is None:
+            if learn.checkpoint.number:
+                print_line(f"go on, once that is mended, with: {again}")
+            raise
+        learn("after_fit")
     done = len(learn.history.rows)
     if learn.stop_on_non_finite.found:
         raise InputError(

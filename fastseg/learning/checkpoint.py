@@ -54,7 +54,7 @@ class Checkpoint(Callback):
             raise InputError(f"{self.keep_in}: checkpoints of an earlier training; go on with resume=True, or name "
                              "another run")  # fmt: skip
         self.notes = {**(self.found.state["notes"] if self.found else {}), **(notes or {})}
-        self.fits, self.running, self.asleep = 0, False, []
+        self.fits, self.running, self.failing, self.asleep = 0, False, False, []
         self.number, self.first_epoch, self.first_batch = 0, 0, 0
 
     def before_fit(self) -> None:
@@ -151,9 +151,11 @@ class Checkpoint(Callback):
         try:
             write_snapshot(self.keep_in, self.number + 1, state)
         except OSError as error:
-            print_line(f"{self.keep_in}: no checkpoint written ({error.strerror}); training goes on")
+            if not self.failing:
+                print_line(f"{self.keep_in}: no checkpoint written ({error.strerror}); training goes on")
+            self.failing = True
         else:
-            self.number += 1
+            self.number, self.failing = self.number + 1, False
 
     def _check(self, found: Snapshot) -> None:
         for key, now in _shape(self.learn).items():
