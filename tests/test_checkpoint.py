@@ -3,6 +3,7 @@
 import errno
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from fastseg.errors import InputError
 from fastseg.experiments.train import save_run
 from fastseg.learning import checkpoint as module
 from fastseg.learning.checkpoint import Checkpoint
+from fastseg.learning.learner import seg_learner
 from fastseg.learning.snapshots import newest_snapshot, write_snapshot
 
 SMALL = ("model.arch=Linknet", "model.encoder=timm-mobilenetv3_small_minimal_100", "train.batch_size=2")
@@ -74,13 +76,19 @@ def test_fits_called_by_hand_are_gone_on_with_by_the_same_calls(quiet, tmp_path,
     assert save_run(again, tmp_path / "run").name == "run"
 
 
-def test_a_cell_that_was_interrupted_can_be_run_again(quiet, tmp_path):
+def test_a_cell_that_was_interrupted_can_be_run_again_in_the_same_kernel_or_another(quiet, tiny, tmp_path, capsys):
     whole = quiet(*SMALL)
     whole.fit_one_cycle(2, 1e-3)
     interruption = Interrupted(6)
-    learn = quiet(*SMALL, cbs=[Checkpoint(tmp_path, OFTEN, resume=True), interruption])
+    learn = quiet(*SMALL, cbs=[Checkpoint(tmp_path / "run", OFTEN, resume=True), interruption])
     with pytest.raises(KeyboardInterrupt):
         learn.fit_one_cycle(2, 1e-3)
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    # With fastai's bar and table.
+    other = seg_learner(tiny(*SMALL), cbs=Checkpoint(tmp_path / "copy", resume=True))
+    other.fit_one_cycle(2, 1e-3)
+    assert_equal(outcome(other), outcome(whole))
+    assert f"{whole.history.rows[0]['valid_loss']:.4f}"[:5] in capsys.readouterr().out
     learn.remove_cb(interruption)
     learn.fit_one_cycle(2, 1e-3)
     assert_equal(outcome(learn), outcome(whole))

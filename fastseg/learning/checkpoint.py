@@ -79,6 +79,10 @@ class Checkpoint(Callback):
         if self.first_epoch >= self.n_epoch:
             raise CancelFitException
         if self.first_epoch:
+            # fastai's bar starts its clock at 0 alone.
+            progress = vars(self.learn).get("progress")
+            if progress is not None and getattr(progress, "mbar", None):
+                progress.mbar.update(0)
             # For epochs that are not run, fastai would have all callbacks add empty rows.
             self.asleep = [(cb, cb.run) for cb in self.learn.cbs if cb is not self]
             for cb, _ in self.asleep:
