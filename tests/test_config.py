@@ -22,6 +22,7 @@ def test_pascal_part_is_the_notebooks_own():
     assert (cfg.data.size, cfg.data.root) == ((400, 400), "elsewhere")
     assert (cfg.train.batch_size, cfg.train.lr, cfg.train.epochs, cfg.train.optimizer) == (32, 1e-3, 10, "adam")
     assert [loss.name for loss in cfg.loss] == ["cross_entropy"]
+    assert not cfg.augment.active()
 
 
 def test_the_other_presets_of_pascal_part():
@@ -241,10 +242,10 @@ def test_settings_of_the_data_that_cannot_be(override, said):
 def test_flips_need_the_mirror_pairs_of_a_tree_with_sides():
     tree = "hierarchy={bg: 0, person: {left-arm: 1, Right-arm: 2, hair: 3}}"
     with pytest.raises(InputError, match=r"augment\.flip: would take left-arm for Right-arm; add the pair to mirror"):
-        load_config("sample", tree)
+        load_config({}, tree)
     with pytest.raises(InputError, match=r"mirror=\[\[left-arm, Right-arm\]\]"):
-        load_config("sample", tree, "mirror=[[left-arm, hair]]")
-    assert load_config("sample", tree, "mirror=[[Right-arm, left-arm]]").augment.resolved().flip == 0.5
-    assert load_config("sample", tree, "augment.flip=0").augment.resolved().flip == 0
+        load_config({}, tree, "mirror=[[left-arm, hair]]")
+    assert load_config({}, tree, "mirror=[[Right-arm, left-arm]]").augment.resolved().flip == 0.5
+    assert load_config({}, tree, "augment.flip=0").augment.resolved().flip == 0
     # A side without a twin is a name like any other.
-    assert load_config("sample", "hierarchy={bg: 0, left-over: 1}").augment.preset == "flip"
+    assert load_config({}, "hierarchy={bg: 0, left-over: 1}").augment.preset == "flip"

@@ -16,7 +16,7 @@ class AuxiliaryLoss(Callback):
 
     The network returns logits (B, C, H, W) and, from its encoder's last features, one logit for each of these classes
     (B, C): whether the photograph has a pixel of it. The head is a help for training alone, in the manner of the
-    semantic encoding loss of Zhang et al. (CVPR 2018, §3.1): the losses that are shown do not count it, and
+    semantic encoding loss of Zhang et al. (CVPR 2018): the losses that are shown do not count it, and
     predictions do not use it.
     """
 

@@ -31,21 +31,23 @@ from fastseg.learning.schedules import fit
 
 SIZE, EPOCHS, SEEDS = (192, 128), 6, (0, 1, 2)
 HELD = 100
-PLAIN = ["loss=[cross_entropy]", "train.batch_size=16", "train.lr=[3e-4, 3e-3]"]
-# Overrides of the defaults, which are the recipe.
+# Overrides of the defaults, which are the recipe; each row takes one of them away from the row below it.
+RATES, PLAIN_LOSS, STILL = "train.lr=[3e-4, 3e-3]", "loss=[cross_entropy]", "augment.preset=none"
 INGREDIENTS = {
-    "plain: cross-entropy, batch 16, rates 3e-4 and 3e-3": PLAIN,
-    "plain + batch 8": [*PLAIN, "train.batch_size=8"],
-    "plain + batch 8 + rates 1e-3 and 5e-3": ["loss=[cross_entropy]"],
-    "recipe": [],
-}  # fmt: skip
+    "plain cross-entropy": [STILL, PLAIN_LOSS, RATES, "train.batch_size=16"],
+    "+ batch 8": [STILL, PLAIN_LOSS, RATES],
+    "+ rates 2e-3 and 1e-2": [STILL, PLAIN_LOSS],
+    "+ IoU": [STILL],
+    "+ flips: the recipe": [],
+}
 TTA = {"none": None, "flip": "flip", "flip + scales": "flip,0.75,1,1.25"}
 
 
 def ingredients(args):
     """A row for each variant and seed."""
     with TemporaryDirectory() as folder:
-        ids = read_ids(Path(load_config(args.config).data.root) / "train_id.txt")
+        data = load_config(args.config).data
+        ids = read_ids(Path(data.root) / data.train_ids)
         held = ids[: 5 * HELD : 5]
         lists = {"valid_ids": held, "train_ids": [name for name in ids if name not in set(held)]}
         for key, names in lists.items():
@@ -91,7 +93,7 @@ def plain(args, seed, folder):
     """Cross-entropy with fastai and smp alone, as a notebook has it; writes masks of the valid part, returns times."""
     cfg = load_config(args.config)
     files, names = split_files(cfg, "valid")
-    train, leaves = files.ids("train_id.txt"), list(cfg.classes().leaves)
+    train, leaves = files.ids(cfg.data.train_ids), list(cfg.classes().leaves)
     torch.manual_seed(seed)
     np.random.seed(seed)
     encoder = "timm-tf_efficientnet_lite0"
@@ -129,9 +131,10 @@ def timed(work):
 
 
 def scores_of(found):
-    """The means and every class's IoU, rounded for a table."""
-    means = {key: round(value, 4) for key, value in found.items() if key.startswith("miou")}
-    return means | {name: round(entry["iou"] or 0, 4) for name, entry in found["classes"].items()}
+    """The means and every class's IoU, rounded for a table; empty for an absent class."""
+    means = {key: round(value, 4) for key, value in found.items() if key.startswith("miou") and value is not None}
+    each = {name: entry["iou"] for name, entry in found["classes"].items()}
+    return means | {name: "" if value is None else round(value, 4) for name, value in each.items()}
 
 
 def is_done(path, **keys):
@@ -161,4 +164,4 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--only", nargs="+", choices=INGREDIENTS)
     chosen = parser.parse_args()
-    globals()[chosen.what](chosen)
+    {"ingredients": ingredients, "against_plain": against_plain}[chosen.what](chosen)
