@@ -12,8 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from fastseg.hierarchy import IGNORE_INDEX, Hierarchy
+from fastseg.overfitting import overfitting
 
 IGNORED_GREY = 160
+LEVEL_COLOURS = ("#999999", "#E69F00", "#0072B2", "#009E73", "#CC79A7")
 
 
 def overlay(
@@ -91,29 +93,54 @@ def grid_figure(
 
 
 def curves_figure(history: Mapping[str, Sequence[float]], hierarchy: Hierarchy, best: int | None = None) -> Figure:
-    """Losses on the left, the mean IoU of each level on the right, over epochs; `best` marks the kept epoch."""
-    figure = Figure(figsize=(10, 3.8), layout="constrained")
-    losses, scores = figure.subplots(1, 2)
+    """Losses, the mean IoU of each level and the learning rate over epochs.
+
+    `best` marks the epoch whose weights were kept; without it, the highest score of the deepest level is marked. Where
+    the losses say overfitting by the rule of `fastseg.overfitting`, it stands above them in words.
+    """
+    figure = Figure(figsize=(13, 3.8), layout="constrained")
+    losses, scores, rates = axes = figure.subplots(1, 3, width_ratios=(4, 4, 3))
     epochs = [int(epoch) for epoch in history["epoch"]]
     marker = {"marker": "o", "markersize": 3}
     losses.plot(epochs, history["train_loss"], label="training", color="#555555", **marker)
     losses.plot(epochs, history["valid_loss"], label="validation", color="#0072B2", **marker)
-    losses.set(xlabel="epoch", ylabel="loss", title="Loss")
-    for level, colour in zip(
-        range(hierarchy.depth), ("#999999", "#E69F00", "#0072B2", "#009E73", "#CC79A7"), strict=False
-    ):
-        names = [hierarchy.names(level)[node] for node in hierarchy.foreground(level)]
-        label = names[0] if len(names) == 1 else f"{len(names)} classes"
-        scores.plot(epochs, history[f"miou{level}"], label=f"miou{level} ({label})", color=colour, **marker)
-    if best is not None:
-        scores.axvline(best, color="#D55E00", linestyle=":", linewidth=1.2, label=f"kept: epoch {best}")
+    found = overfitting(history["train_loss"], history["valid_loss"])
+    if found:
+        losses.axvspan(found.epoch, epochs[-1], color="#D55E00", alpha=0.1, linewidth=0)
+    losses.set(xlabel="epoch", ylabel="loss")
+    losses.set_title(f"{found}".replace(": ", ":\n") if found else "Loss", fontsize=10 if found else 12)
+    for level, colour in zip(range(hierarchy.depth), LEVEL_COLOURS, strict=False):
+        values = history[f"miou{level}"]
+        scores.plot(epochs, values, label=f"miou{level} ({level_words(hierarchy, level)})", color=colour, **marker)
     scores.set(xlabel="epoch", ylabel="mean IoU", title="Mean IoU without background, valid, resized", ylim=(0, 1))
-    for ax in (losses, scores):
+    rates.plot(epochs, history["lr"], color="#009E73", **marker)
+    rates.set(xlabel="epoch", title="Learning rate at the epoch's end", ylim=(0, None))
+    rates.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
+    marked = highest(history[f"miou{hierarchy.depth - 1}"]) if best is None else best
+    if marked is not None:
+        words = f"highest: epoch {marked}" if best is None else f"kept: epoch {marked}"
+        for ax in axes:
+            line = ax.axvline(marked, color="#D55E00", linestyle=":", linewidth=1.2)
+            line.set_label(words if ax is scores else "_")
+    for ax in axes:
         ax.grid(alpha=0.25)
-        ax.legend(fontsize=8, frameon=False)
         ax.spines[["top", "right"]].set_visible(False)
         ax.xaxis.get_major_locator().set_params(integer=True)
+    for ax in (losses, scores):
+        ax.legend(fontsize=8, frameon=False)
     return figure
+
+
+def level_words(hierarchy: Hierarchy, level: int) -> str:
+    """What a level's mean is over: its class's name, or how many there are."""
+    names = [hierarchy.names(level)[node] for node in hierarchy.foreground(level)]
+    return names[0] if len(names) == 1 else f"{len(names)} classes"
+
+
+def highest(values: Sequence[float | None]) -> int | None:
+    """The place of the highest of an epoch's values, counted from 1 and the first of equals; None where all are NaN."""
+    known = [i for i, value in enumerate(values) if value is not None and math.isfinite(value)]
+    return max(known, key=lambda i: values[i]) + 1 if known else None
 
 
 def confusion_figure(confusion: np.ndarray, hierarchy: Hierarchy) -> Figure:

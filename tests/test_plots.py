@@ -30,17 +30,35 @@ def test_results_show_photograph_truth_and_prediction_with_a_legend(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["results.png"]
 
 
-@pytest.mark.parametrize("best", [None, 2])
+def course(epochs):
+    """A history that falls in training, and in validation until the second epoch."""
+    history = {"epoch": list(range(1, epochs + 1)), "train_loss": [3.0 - 0.5 * i for i in range(epochs)]}
+    history["valid_loss"] = [3.0, *(2.0 + 0.2 * i for i in range(epochs - 1))]
+    history["lr"] = [1e-3 / (i + 1) for i in range(epochs)]
+    return history | {f"miou{level}": [0.1 * level + 0.01 * i for i in range(epochs)] for level in range(3)}
+
+
+@pytest.mark.parametrize("best", [None, 1])
 def test_curves_plot_what_the_history_says(best):
-    history = {"epoch": [1, 2], "train_loss": [2.0, 1.0], "valid_loss": [3.0, 2.5]}
-    history |= {f"miou{level}": [0.1 * level, 0.2 * level] for level in range(3)}
-    losses, scores = curves_figure(history, TREE, best).axes
-    assert [list(line.get_ydata()) for line in losses.lines] == [[2.0, 1.0], [3.0, 2.5]]
-    assert [list(line.get_ydata()) for line in scores.lines[:3]] == [[0, 0], [0.1, 0.2], [0.2, 0.4]]
+    history = course(2)
+    losses, scores, rates = curves_figure(history, TREE, best).axes
+    assert [list(line.get_ydata()) for line in losses.lines[:2]] == [[3.0, 2.5], [3.0, 2.0]]
+    assert [list(line.get_ydata()) for line in scores.lines[:3]] == [history[f"miou{level}"] for level in range(3)]
     assert list(scores.lines[0].get_xdata()) == [1, 2]
+    assert list(rates.lines[0].get_ydata()) == history["lr"]
     labels = [text.get_text() for text in scores.get_legend().get_texts()]
-    assert labels[:3] == ["miou0 (body)", "miou1 (2 classes)", "miou2 (6 classes)"]
-    assert ("kept: epoch 2" in labels) == (best is not None)
+    assert labels == ["miou0 (body)", "miou1 (2 classes)", "miou2 (6 classes)",
+                      "highest: epoch 2" if best is None else "kept: epoch 1"]  # fmt: skip
+    assert [list(ax.lines[-1].get_xdata()) for ax in (losses, scores, rates)] == [[best or 2] * 2] * 3
+    assert losses.get_title() == "Loss"
+
+
+def test_curves_say_overfitting_in_words(tmp_path):
+    figure = curves_figure(course(5), TREE, 2)
+    assert figure.axes[0].get_title().startswith("overfitting after epoch 2:\nvalidation loss up 30%")
+    save_figure(figure, tmp_path / "curves.png")
+    nothing = {**course(2), "valid_loss": [float("nan")] * 2, "miou2": [float("nan")] * 2}
+    assert len(curves_figure(nothing, TREE).axes[0].lines) == 2
 
 
 def test_confusion_at_every_level_in_percent():

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import random
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from fastseg.data.checking import charts
 from fastseg.data.checking.census import LARGE, SMALL, percent
+from fastseg.data.checking.charts import histogram, size_scatter
 from fastseg.data.checking.examine import Look
 from fastseg.data.checking.findings import KINDS, Finding, by_kind
 from fastseg.data.framing import MaskFraming
 from fastseg.data.pictures import read_image, read_mask
 from fastseg.errors import InputError
+from fastseg.pages import charts
+from fastseg.pages.document import document, jpeg_url
 from fastseg.plots import overlay
 from fastseg.run import write_text
 
@@ -57,13 +56,7 @@ def page(report: Report) -> str:
     if numbers["masks_read"]:
         parts += [_classes(report), _sizes(report), _together(numbers["cooccurrence"]), _strangest(report),
                   _examples(report)]  # fmt: skip
-    style = resources.files("fastseg.data.checking").joinpath("page.css").read_text(encoding="utf-8")
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(Path(report.root).name)}: {escape(report.tally)}</title><style>{style}</style></head>"
-        f"<body>{''.join(parts)}</body></html>\n"
-    )
+    return document(f"{Path(report.root).name}: {report.tally}", parts)
 
 
 def _findings(report: Report) -> str:
@@ -124,9 +117,7 @@ def thumbnail(look: Look, report: Report, covered: bool = True) -> str | None:
     if covered and look.counts is not None:
         ids = MaskFraming(pixels.shape[:2]).mask(read_mask(look.mask, len(report.tree)))
         pixels = overlay(pixels, ids, report.tree, alpha=0.55)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=82)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return jpeg_url(Image.fromarray(pixels))
 
 
 def _classes(report: Report) -> str:
@@ -155,7 +146,7 @@ def _classes(report: Report) -> str:
                 f"{fewest['pixels']:,} <small>in {escape(fewest['id'])}</small>" if fewest else "–",
                 f"{row['vanishes']:,}",
             ])  # fmt: skip
-        parts.append(f"<h3>Level {level}</h3>{charts.table(head, body, 'classes')}")
+        parts.append(f"<h3>Level {level}</h3>{charts.table(head, body, 'classes', f'classes of level {level}')}")
     return "".join([*parts, "</section>"])
 
 
@@ -173,20 +164,23 @@ def _sizes(report: Report) -> str:
     return (
         "<section><h2>Sizes</h2><div class='two'>"
         f"<div><h3>Photographs</h3><p>{sizes['distinct']:,} different sizes: {spread}. The square is what the network "
-        f"sees.</p>{charts.size_scatter(sizes, report.size)}</div>"
+        f"sees.</p>{size_scatter(sizes, report.size)}</div>"
         f"<div><h3>People</h3><p>They cover less than {100 * SMALL:.0f} % of {people['small']:,} photographs, up to "
         f"{100 * LARGE:.0f} % of {people['middling']:,}, more of {people['large']:,}, and nothing of "
         f"{people['none']:,}.{usual} {percent(pixels['ignored_share'])} of all pixels are 255, no class.</p>"
-        f"{charts.histogram(people['histogram'], ['0 %', '25 %', '50 %', '75 %', '100 %'], 'part of the photograph')}"
+        f"{histogram(people['histogram'], ['0 %', '25 %', '50 %', '75 %', '100 %'], 'part of the photograph')}"
         "</div></div></section>"
     )
 
 
 def _together(matrix: Mapping[str, Any]) -> str:
+    names, counted = matrix["classes"], matrix["photographs"]
+    shares = [[count / (row[place] or 1) for count in row] for place, row in enumerate(counted)]
+    words = [[f"{count:,}" for count in row] for row in counted]
     return (
         "<section><h2>Who appears with whom</h2><p>Photographs that show both classes; the stronger the colour, the "
         f"larger a part of those with the row's class.</p>"
-        f"{charts.heat(matrix['classes'], matrix['photographs'])}</section>"
+        f"{charts.heat(names, shares, words, 'photographs that show both classes')}</section>"
     )
 
 
@@ -198,7 +192,7 @@ def _strangest(report: Report) -> str:
     return (
         "<section><h2>The strangest photographs</h2><p>Furthest from the others in the area of their people, aspect, "
         f"brightness, contrast, number and mixture of classes.</p>"
-        f"{_legend(report)}<div class='grid'>{figures}</div></section>"
+        f"{charts.legend(report.tree)}<div class='grid'>{figures}</div></section>"
     )
 
 
@@ -206,10 +200,4 @@ def _examples(report: Report) -> str:
     names = [name for name, look in report.looks.items() if look.counts is not None and look.thumb is not None]
     chosen: Sequence[str] = random.Random(0).sample(names, min(EXAMPLES, len(names)))
     figures = "".join(_figure(report, name, name) for name in chosen)
-    return f"<section><h2>Some at random</h2>{_legend(report)}<div class='grid'>{figures}</div></section>"
-
-
-def _legend(report: Report) -> str:
-    tree, colours = report.tree, report.tree.colours()
-    names = (f"<span>{charts.swatch(colours[leaf])} {escape(tree.leaves[leaf])}</span>" for leaf in tree.foreground())
-    return f"<p class='legend'>{' '.join(names)}</p>"
+    return f"<section><h2>Some at random</h2>{charts.legend(report.tree)}<div class='grid'>{figures}</div></section>"
