@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fastseg.data.masks import PartMaskBlock
     from fastseg.data.sample import draw_sample
     from fastseg.errors import InputError
+    from fastseg.experiments.report import report
     from fastseg.experiments.train import save_run, train
     from fastseg.hierarchy import PASCAL_PART, Hierarchy
     from fastseg.inference.compare import compare
@@ -43,6 +44,7 @@ _HOMES = {
     "data.masks": ("PartMaskBlock",),
     "data.sample": ("draw_sample",),
     "errors": ("InputError",),
+    "experiments.report": ("report",),
     "experiments.train": ("save_run", "train"),
     "hierarchy": ("PASCAL_PART", "Hierarchy"),
     "inference.compare": ("compare",),
@@ -90,6 +92,7 @@ __all__ = [
     "evaluate",
     "evaluate_masks",
     "load_config",
+    "report",
     "save_run",
     "seg_dataloaders",
     "seg_learner",

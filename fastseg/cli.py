@@ -87,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("run_folders", nargs="+", metavar="RUN", help="two runs or more")
     _scoring_options(sub)
 
+    sub = command("report", "write one page that explains a finished run, report.html")
+    sub.add_argument("run_folder", metavar="RUN", help="a folder that `fastseg train` or save_run wrote")
+
     sub = command("check", "read a whole dataset and say what is wrong and what it holds", settings="*")
     sub.add_argument("folder", nargs="+", metavar="DIR", help="the dataset, or several; in the place of data.root")
     sub.add_argument("--config", default=None, metavar="NAME|FILE", help="a preset (default: sample) or a YAML file")

@@ -75,6 +75,13 @@ def compare_command(args: Namespace, overrides: Sequence[str]) -> None:
     print(json.dumps(found, indent=1) if args.json else comparison_table(found, tree))
 
 
+def report_command(args: Namespace, overrides: Sequence[str]) -> None:
+    """Write the page of a run."""
+    from fastseg.experiments.report import report
+
+    print(report(args.run_folder))
+
+
 def _show(scores: dict[str, Any], tree: Any, as_json: bool, run: Path | None = None) -> None:
     from fastseg.inference.tables import score_table
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 WEIGHTS, MODEL, CONFIG, METRICS, HISTORY = (
     "model.safetensors", "model.json", "config.yaml", "metrics.json", "history.csv")  # fmt: skip
+TIMING, ENVIRONMENT, REPORT = "timing.csv", "environment.json", "report.html"
 FORMAT = 1
 
 

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
 from fastai.callback.tracker import TerminateOnNaNCallback
 from fastai.learner import Learner
 from fastcore.imports import IN_NOTEBOOK
 
 from fastseg.errors import InputError
-from fastseg.inference.evaluate import named, picture_rows, split_files
-from fastseg.inference.passes import Batch, Plan, count, photograph_batches, predicted
-from fastseg.inference.scores import summary
+from fastseg.experiments.environment import environment
+from fastseg.experiments.examples import write_examples
+from fastseg.experiments.report import report
+from fastseg.experiments.scoring import score_learner
+from fastseg.inference.stored import keep_counts
 from fastseg.learning.callbacks import EpochLines, KeepBest
 from fastseg.learning.learner import normalisation, peak_rate, seg_learner
 from fastseg.learning.schedules import fit
 from fastseg.plots import curves_figure, results_figure, save_figure
 from fastseg.run import (
     CONFIG,
+    ENVIRONMENT,
     HISTORY,
     METRICS,
     MODEL,
+    TIMING,
     WEIGHTS,
     Run,
     model_card,
@@ -35,8 +35,6 @@ from fastseg.run import (
     write_weights,
 )
 from fastseg.settings import Settings
-
-EXAMPLES = 5
 
 
 def train(cfg: Settings) -> Path:
@@ -48,6 +46,7 @@ def train(cfg: Settings) -> Path:
     learn = seg_learner(cfg, cbs=TerminateOnNaNCallback())
     if cfg.train.lr == "auto":
         _say("train.lr: auto; asking lr_find")
+    learn.trained_by = "train"
     rate = peak_rate(cfg, learn.dls)
     if cfg.train.lr == "auto":
         _say(f"train.lr: {rate.stop if isinstance(rate, slice) else rate:.1e}")
@@ -111,15 +110,15 @@ def save_run(learn: Learner, path: str | Path) -> Path:
     write_weights(run / WEIGHTS, model)
     card = model_card(cfg, normalisation(learn.dls))
     write_json(run / MODEL, card)
-    scores, rows = (_own_scores if learn.own_dls else _native_scores)(learn, card)
+    scored = score_learner(learn, card)
     kept = len(learn.history.rows) if best is None else best.kept
     leaks = getattr(learn.dls, "leaks", [])
     # The word itself, so that nobody takes such scores for honest ones.
-    write_json(run / METRICS, {**scores, "keep": keep, "epoch": kept, **({"leak": leaks} if leaks else {})})
+    write_json(run / METRICS, {**scored.scores, "keep": keep, "epoch": kept, **({"leak": leaks} if leaks else {})})
     if history := learn.history.rows:
         write_rows(run / HISTORY, history)
         write_rows(
-            run / "timing.csv",
+            run / TIMING,
             [
                 {"epoch": r["epoch"], "seconds": round(s, 2)}
                 for r, s in zip(history, learn.history.seconds, strict=True)
@@ -127,36 +126,9 @@ def save_run(learn: Learner, path: str | Path) -> Path:
         )
         columns = {key: [row[key] for row in history] for key in history[0]}
         save_figure(curves_figure(columns, cfg.classes(), kept if best is not None else None), run / "curves.png")
-    save_figure(results_figure(rows, cfg.classes()), run / "results.png")
+    save_figure(results_figure(scored.rows, cfg.classes()), run / "results.png")
+    keep_counts(Run(run), scored.scores, scored.counts)
+    write_examples(run, scored.examples)
+    write_json(run / ENVIRONMENT, environment(learn))
+    report(run)
     return run
-
-
-def _native_scores(learn: Learner, card: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
-    """Scores of the valid split's files, and rows for the picture of results."""
-    cfg, plan, stats = learn.cfg, Plan.of_card(card), (card["mean"], card["std"])
-    files, names = split_files(cfg, "valid")
-    counts = count(learn.model, plan, photograph_batches(files, names, plan, stats, cfg), names)
-    shown = [names[i] for i in np.linspace(0, len(names) - 1, min(EXAMPLES, len(names))).astype(int)]
-    rows = picture_rows(learn.model, plan, files, {name: name for name in shown}, stats, cfg)
-    return summary(plan.tree, counts, "dataset", named(plan, "valid", files)), rows
-
-
-def _own_scores(learn: Learner, card: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
-    """The same from the learner's own DataLoaders, whose files we do not know."""
-    valid, tree = learn.dls.valid, learn.cfg.classes()
-    plan = Plan(tree, protocol="resized", head=card.get("head", "leaves"))
-    counts = count(learn.model, plan, (_as_batch(x, y) for x, y in valid))
-    x, y = valid.one_batch()
-    images = valid.decode((x, y))[0].as_subclass(torch.Tensor)
-    images = images * 255 if images.is_floating_point() else images
-    rows = []
-    for i, guess in enumerate(predicted(learn.model, plan, [_as_batch(x[:EXAMPLES], y[:EXAMPLES])])):
-        truth = y[i].cpu().as_subclass(torch.Tensor).numpy().astype(np.uint8)
-        image = images[i].clamp(0, 255).permute(1, 2, 0).numpy().astype(np.uint8)
-        rows.append((f"photograph {i + 1}", image, truth, guess))
-    return summary(tree, counts, "dataset", named(plan, "valid", None)), rows
-
-
-def _as_batch(images: torch.Tensor, masks: torch.Tensor) -> Batch:
-    masks = list(masks.as_subclass(torch.Tensor))
-    return Batch([images.as_subclass(torch.Tensor)], masks, [tuple(mask.shape) for mask in masks])

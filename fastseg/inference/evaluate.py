@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +19,7 @@ from fastseg.data.pictures import read_image
 from fastseg.errors import InputError
 from fastseg.inference.passes import Plan, count, photograph_batches, predicted
 from fastseg.inference.scores import Counts, summary
-from fastseg.inference.stored import read_counts, write_counts
+from fastseg.inference.stored import SCORES, count_marks, read_counts, write_counts
 from fastseg.learning.metrics import DEFINITIONS
 from fastseg.learning.model import create_model, place
 from fastseg.plots import confusion_figure, results_figure, save_figure
@@ -28,7 +27,6 @@ from fastseg.run import WEIGHTS, Run, write_json
 from fastseg.settings import ModelSettings, Settings
 
 SPLITS = ("valid", "train")
-SCORES = "scores"
 # Settings of a run that another dataset may need otherwise.
 CHANGEABLE = tuple(
     f"data.{key}" for key in ("root", "images", "masks", "train_ids", "valid_ids", "limit", "limit_valid", "workers")
@@ -127,8 +125,7 @@ class Trial:
     @cached_property
     def marks(self) -> dict[str, Any]:
         """What tells whether counts are still those of this run and these files."""
-        weights = hashlib.sha256((self.run.path / WEIGHTS).read_bytes()).hexdigest()
-        return {**self.named, "masks": self.cfg.data.masks, "weights": weights}
+        return count_marks(self.named, self.cfg.data.masks, self.run.path / WEIGHTS)
 
     def count(self, boundary: bool = False, progress: Progress | None = None) -> Counts:
         """Count all photographs."""

@@ -100,6 +100,11 @@ def body_shares(tree: Hierarchy, matrices: np.ndarray) -> np.ndarray:
     return _divide(body, truth.sum(1))
 
 
+def own_means(tree: Hierarchy, matrices: np.ndarray) -> np.ndarray:
+    """(n,) each photograph's own mean IoU over the deepest level; NaN where it has no class in truth or prediction."""
+    return _mean(ratios(tree.fold(matrices.astype(np.float64)))[:, tree.foreground(), 0], 1)
+
+
 def summary(tree: Hierarchy, counts: Counts, definition: str, named: Mapping[str, Any]) -> dict[str, Any]:
     """All scores as plain numbers for JSON, where NaN becomes None.
 
@@ -168,8 +173,7 @@ def _by_size(tree: Hierarchy, matrices: np.ndarray, definition: str) -> dict[str
 
 
 def _worst(tree: Hierarchy, counts: Counts) -> list[dict[str, Any]]:
-    deepest = ratios(tree.fold(counts.matrices.astype(np.float64)))[:, tree.foreground(), 0]
-    own = _mean(deepest, 1)
+    own = own_means(tree, counts.matrices)
     order = [i for i in np.argsort(own, kind="stable") if np.isfinite(own[i])][:WORST]
     return [{"id": counts.names[i], f"miou{tree.depth - 1}": float(own[i])} for i in order]
 

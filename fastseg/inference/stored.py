@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -12,6 +13,16 @@ from zipfile import BadZipFile
 import numpy as np
 
 from fastseg.inference.scores import Counts
+from fastseg.run import WEIGHTS, Run
+
+SCORES = "scores"
+
+
+def count_marks(named: Mapping[str, Any], masks: str, weights: Path) -> dict[str, Any]:
+    """What tells whether counts are still those of the same weights and files; `named` are the scores' own words."""
+    keys = ("protocol", "decode", "tta", "split", "data")
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    return {**{key: named[key] for key in keys}, "masks": masks, "weights": digest}
 
 
 def write_counts(path: Path, counts: Counts, marks: Mapping[str, Any]) -> None:
@@ -32,3 +43,21 @@ def read_counts(path: Path, marks: Mapping[str, Any]) -> Counts | None:
             return Counts(stored["names"].tolist(), stored["matrices"])
     except (OSError, ValueError, KeyError, BadZipFile):
         return None
+
+
+def counts_path(run: Run, scores: Mapping[str, Any]) -> Path:
+    """Where the counts behind a run's own scores lie: for those of files, where `evaluate` puts its own."""
+    stem = f"{scores['split'] if scores['data'] else 'own'}-{scores['protocol']}-{scores['decode']}"
+    return run.path / SCORES / f"{stem}.npz"
+
+
+def keep_counts(run: Run, scores: Mapping[str, Any], counts: Counts) -> None:
+    """Write what a run's own scores were counted from, so that `compare` and the report need not count again."""
+    path = counts_path(run, scores)
+    path.parent.mkdir(exist_ok=True)
+    write_counts(path, counts, count_marks(scores, run.cfg.data.masks, run.path / WEIGHTS))
+
+
+def kept_counts(run: Run, scores: Mapping[str, Any]) -> Counts | None:
+    """What `keep_counts` wrote; None where it is not there, or the weights are no longer the same."""
+    return read_counts(counts_path(run, scores), count_marks(scores, run.cfg.data.masks, run.path / WEIGHTS))

@@ -1,0 +1,51 @@
+"""What was run, as the settings that differ from their defaults, and all of them folded away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from fastseg.config import dump_config
+from fastseg.pages.charts import table
+from fastseg.settings import Settings
+
+
+def differences(cfg: BaseModel, path: str = "") -> Iterator[tuple[str, Any, Any, str]]:
+    """(dotted key, value, default, meaning) of every setting that is not the default; lists are settings as a whole."""
+    default, plain = type(cfg)(), cfg.model_dump(mode="json")
+    usual = default.model_dump(mode="json")
+    for key, field in type(cfg).model_fields.items():
+        value = getattr(cfg, key)
+        if isinstance(value, BaseModel):
+            yield from differences(value, f"{path}{key}.")
+        elif plain[key] != usual[key]:
+            yield f"{path}{key}", plain[key], usual[key], field.description or ""
+
+
+def settings_section(cfg: Settings, repeats: str) -> str:
+    """The section, with the words or the command that say how the run is repeated."""
+    # A loss is told by its name and by what of it is not as usual.
+    losses = [{"name": loss.name, **loss.model_dump(mode="json", exclude_defaults=True)} for loss in cfg.loss]
+    rows = [
+        [f"<code>{escape(key)}</code>", _code(losses if key == "loss" else value), _code(default), escape(meaning)]
+        for key, value, default, meaning in differences(cfg)
+    ]
+    listed = table(["setting", "this run", "default", "meaning"], rows, "settings", "settings that differ")
+    return (
+        "<section id='run'><h2>What was run</h2><p>Settings that differ from their defaults:</p>"
+        f"{listed if rows else '<p>None.</p>'}"
+        "<details><summary>all settings (config.yaml)</summary>"
+        f"<pre tabindex='0'>{escape(dump_config(cfg, True))}</pre></details>"
+        f"<h3>The command that repeats it</h3>{repeats}</section>"
+    )
+
+
+def _code(value: Any) -> str:
+    if value is None:
+        return "<code>null</code>"
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, sort_keys=False, width=10**6)
+    return f"<code>{escape(text.removesuffix('...' + chr(10)).strip())}</code>"
