@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# For so many epochs at the end, validation must have stood so far above its lowest.
+# For so many epochs at the end, validation must have stood so far above its lowest; RULE says where it is said.
 EPOCHS, RISE = 3, 0.05
 RULE = (
-    f"overfitting is said where the validation loss of each of the last {EPOCHS} epochs is more than {RISE:.0%} above "
+    f"the validation loss of each of the last {EPOCHS} epochs is more than {RISE:.0%} above "
     "its lowest, while the training loss of the last epoch is below that of the epoch of the lowest"
 )
 

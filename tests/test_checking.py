@@ -1,11 +1,11 @@
 """What stands behind `fastseg check`: kinds of faults, counts, near-duplicates, the page."""
 
 import json
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import Page
 from PIL import Image, ImageEnhance, ImageOps
 from planted import dataset, kinds, listed, settings, write
 
@@ -180,38 +180,11 @@ def test_bits_are_counted_by_an_older_numpy_too(people, monkeypatch):
     assert len(found) == len(pictures)
 
 
-class _Page(HTMLParser):
-    """Tags that are open, sources and links, and text."""
-
-    EMPTY = ("meta", "img")
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.sources, self.text, self.tags = [], [], "", set()
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.add(tag)
-        self.sources += [value for key, value in attributes if key in ("src", "href", "xlink:href")]
-        if tag not in self.EMPTY:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.tags.add(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
-
-
 def test_the_page_is_whole_and_needs_nothing_else(spoiled, tmp_path):
     root, planted = spoiled
     path = check(settings(root)).write_report(tmp_path / "page.html")
     text = path.read_text(encoding="utf-8")
-    page = _Page(text)
+    page = Page(text)
     assert page.open == []
     assert not {"script", "link", "iframe"} & page.tags
     assert len(page.sources) > 30
@@ -235,7 +208,7 @@ def test_the_page_escapes_what_files_say(tmp_path):
     write(root, "same", ids, Image.open(root / "JPEGImages" / f"{nasty}.png"))
     (root / "train_id.txt").write_text(f"{nasty}\nsame\n<img src=http://x>")
     (root / "classes.txt").write_text("0: <script>")
-    page = _Page(check(settings(root)).write_report(tmp_path / "page.html").read_text())
+    page = Page(check(settings(root)).write_report(tmp_path / "page.html").read_text())
     assert not {"script", "b>root"} & page.tags
     assert nasty in page.text
     assert "<img src=http://x>: no photograph" in page.text
@@ -250,7 +223,7 @@ def test_nothing_readable_is_still_a_report(tmp_path):
     assert {f.kind for f in report.errors} == {"empty id list", "unreadable photograph", "unreadable mask"}
     assert report.table().splitlines()[-1].startswith("5 errors")
     json.dumps(report.as_json(), allow_nan=False)
-    assert _Page(report.write_report(tmp_path / "page.html").read_text()).open == []
+    assert Page(report.write_report(tmp_path / "page.html").read_text()).open == []
 
 
 @pytest.mark.skipif(not CCP.is_dir(), reason="no ../shared/data/ccp here")

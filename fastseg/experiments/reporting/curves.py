@@ -11,7 +11,7 @@ from fastseg.overfitting import EPOCHS, RULE, overfitting
 from fastseg.pages.charts import svg, table, ticks
 from fastseg.plots import level_words
 
-WIDE, HIGH, LEFT, RIGHT, ABOVE, BELOW = 460, 300, 58, 12, 34, 40
+WIDE, HIGH, LEFT, RIGHT, ABOVE, BELOW = 460, 300, 58, 12, 26, 40
 Values = Sequence[float | None]
 
 
@@ -21,19 +21,17 @@ def curves_section(history: Mapping[str, Values], tree: Hierarchy, kept: int | N
     losses = {"training": history["train_loss"], "validation": history.get("valid_loss", [])}
     means = {f"miou{level} ({level_words(tree, level)})": history[f"miou{level}"]
              for level in range(tree.depth) if f"miou{level}" in history}  # fmt: skip
-    charts = [
-        ("Loss", "", line_chart("loss", epochs, losses, kept)),
-        ("Mean IoU", "On the valid split, at the network's size.", line_chart("mean IoU", epochs, means, kept)),
-    ]
+    charts = {"Loss": losses, "Mean IoU": means}
     if "lr" in history:
-        rates = {"learning rate": history["lr"]}
-        charts.append(("Learning rate", "At each epoch's end.", line_chart("learning rate", epochs, rates, kept)))
-    figures = "".join(f"<div><h3>{name}</h3><p>{about}</p>{chart}</div>" for name, about, chart in charts)
+        charts["Learning rate"] = {"learning rate": history["lr"]}
+    figures = "".join(f"<div><h3>{name}</h3>{line_chart(name, epochs, series, kept)}</div>"
+                      for name, series in charts.items())  # fmt: skip
     mark = f" The dotted line is epoch {kept}, whose weights were kept." if kept else ""
     rows = [[_number(value) for value in row] for row in zip(*history.values(), strict=True)]
     return (
-        f"<section id='curves'><h2>Curves</h2>{_verdict(history)}<p>Point at a chart to read an epoch.{mark}</p>"
-        f"<div class='two'>{figures}</div><details><summary>all values as a table</summary>"
+        f"<section id='curves'><h2>Curves</h2>{_verdict(history)}<p>Point at a chart to read an epoch. The mean IoUs "
+        f"are those of the valid split at the network's size, the learning rate is the last of each epoch.{mark}</p>"
+        f"<div class='curves'>{figures}</div><details><summary>all values as a table</summary>"
         f"{table(list(history), rows, '', 'values of each epoch')}"
         "</details></section>"
     )
@@ -42,10 +40,10 @@ def curves_section(history: Mapping[str, Values], tree: Hierarchy, kept: int | N
 def _verdict(history: Mapping[str, Values]) -> str:
     found = overfitting(history["train_loss"], history.get("valid_loss", []))
     if found:
-        return f"<p class='fair'><b>The curves say {escape(str(found))}.</b> The rule: {RULE}.</p>"
+        return f"<p class='fair'><b>The curves say {escape(str(found))}.</b> That is said where {RULE}.</p>"
     if len(history["epoch"]) <= EPOCHS:
         return f"<p>Too short to say whether it overfits: that takes more than {EPOCHS} epochs.</p>"
-    return f"<p>No overfitting by this rule: {RULE}.</p>"
+    return f"<p>No overfitting, which is said where {RULE}.</p>"
 
 
 def line_chart(what: str, epochs: Sequence[int], series: Mapping[str, Values], mark: int | None = None) -> str:

@@ -77,7 +77,7 @@ def _example(one: Example, tree: Hierarchy) -> str:
 
 
 def _layer(mask: bytes, level: int, words: str) -> str:
-    return f"<img class='level at-{level}' src='{data_url(mask, 'png')}' alt='{words}' loading='lazy'>"
+    return f"<img class='level at-{level}' src='{data_url(mask, 'png')}' alt='{words}'>"
 
 
 def colour_mask(ids: np.ndarray, tree: Hierarchy, level: int) -> bytes:

@@ -97,7 +97,7 @@ def confusion_section(matrix: np.ndarray | None, tree: Hierarchy) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.0f}" if share >= 0.005 else "<small>0</small>" if share else ""
+    return f"{100 * share:.0f}" if share >= 0.005 else "<small>0</small>"
 
 
 def shown(value: float | None, nothing: str = "absent") -> str:

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel
 
 from fastseg.config import dump_config
+from fastseg.loss_settings import LOSSES
 from fastseg.pages.charts import table
 from fastseg.settings import Settings
 
@@ -28,10 +29,8 @@ def differences(cfg: BaseModel, path: str = "") -> Iterator[tuple[str, Any, Any,
 
 def settings_section(cfg: Settings, repeats: str) -> str:
     """The section, with the words or the command that say how the run is repeated."""
-    # A loss is told by its name and by what of it is not as usual.
-    losses = [{"name": loss.name, **loss.model_dump(mode="json", exclude_defaults=True)} for loss in cfg.loss]
     rows = [
-        [f"<code>{escape(key)}</code>", _code(losses if key == "loss" else value), _code(default), escape(meaning)]
+        [f"<code>{escape(key)}</code>", _code(_short(key, value)), _code(_short(key, default)), escape(meaning)]
         for key, value, default, meaning in differences(cfg)
     ]
     listed = table(["setting", "this run", "default", "meaning"], rows, "settings", "settings that differ")
@@ -42,6 +41,14 @@ def settings_section(cfg: Settings, repeats: str) -> str:
         f"<pre tabindex='0'>{escape(dump_config(cfg, True))}</pre></details>"
         f"<h3>The command that repeats it</h3>{repeats}</section>"
     )
+
+
+def _short(key: str, value: Any) -> Any:
+    """A loss is told by its name and what of it is not as usual."""
+    if key != "loss":
+        return value
+    usual = {entry["name"]: LOSSES[entry["name"]]().model_dump(mode="json") for entry in value}
+    return [{k: v for k, v in entry.items() if k == "name" or v != usual[entry["name"]][k]} for entry in value]
 
 
 def _code(value: Any) -> str:
