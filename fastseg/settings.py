@@ -103,6 +103,12 @@ class TrainSettings(Section):
     keep: Literal["best", "last"] = Field("best", description="weights to keep: best deepest mIoU on valid, or last")
 
 
+def _with_csv(value: Any) -> Any:
+    """One name or several → a list that begins with csv, which every run writes."""
+    names = [value] if isinstance(value, str) else value
+    return list(dict.fromkeys(["csv", *names])) if isinstance(names, (list, tuple)) else names
+
+
 class Settings(Section):
     """All that a run depends on; immutable: change it by `load_config` with overrides, or `model_copy`."""
 
@@ -116,8 +122,12 @@ class Settings(Section):
         [CrossEntropySettings(), IoUSettings()], min_length=1, description=f"summed: {', '.join(LOSSES)}"
     )
     train: TrainSettings = Field(TrainSettings(), description="the schedule")
-    track: Annotated[list[Literal["csv"]], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = Field(
-        ["csv"], description="where scores go during a run: csv (history.csv)"
+    track: Annotated[list[Literal["csv", "tensorboard", "wandb"]], BeforeValidator(_with_csv)] = Field(
+        ["csv"], description="where scores go during a run: csv (history.csv, always), tensorboard, wandb"
+    )
+    track_pictures: int = Field(1, ge=0, description="epochs from picture to picture in tensorboard and wandb; 0: none")
+    live: list[Literal["curves", "prediction"]] = Field(
+        ["curves"], description="in a notebook drawn anew after each epoch: curves, prediction (of one photograph)"
     )
     out: str = Field("runs", description="folder that run folders are made in")
 

@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +103,7 @@ def test_what_is_written_and_what_is_left_alone(run, drawn, tmp_path):
     scores = evaluate(run, split=tmp_path / "legs.txt", definition="image", decode="path", tta="flip,1,0.5")
     stem = "legs.txt-native-image-path-tta"
     names = [f"{stem}-confusion.png", f"{stem}-worst.png", f"{stem}.json", "legs.txt-native-path-tta.npz"]
-    assert sorted(path.name for path in (run / "scores").iterdir()) == names
+    assert sorted(path.name for path in (run / "scores").iterdir()) == [*names, "valid-native-leaf.npz"]
     assert json.loads((run / "scores" / f"{stem}.json").read_text()) == scores
     assert {key: scores[key] for key in ("definition", "protocol", "decode", "tta", "images")} == {
         "definition": "image", "protocol": "native", "decode": "path", "tta": "flip,1,0.5", "images": 1}  # fmt: skip
@@ -161,6 +162,7 @@ def test_settings_of_data_can_be_changed_and_no_others(run, drawn_copy):
                          ({"definition": "pixel"}, "definition 'pixel'"), ({"tta": "spin"}, "'spin'")):  # fmt: skip
         with pytest.raises(InputError, match=said):
             evaluate(run, **choice)
+    shutil.rmtree(run / "scores")
     (run / "scores").write_text("in the way")
     with pytest.raises(InputError, match="scores: cannot be made"):
         evaluate(run)

@@ -15,8 +15,8 @@ from fastseg.run import Run
 
 TREE = Hierarchy(PASCAL_PART)
 
-FILES = ["config.yaml", "curves.png", "history.csv", "metrics.json", "model.json", "model.safetensors", "results.png",
-         "timing.csv"]  # fmt: skip
+FILES = ["config.yaml", "curves.png", "environment.json", "examples", "history.csv", "metrics.json", "model.json",
+         "model.safetensors", "report.html", "results.png", "scores", "timing.csv"]  # fmt: skip
 
 
 def test_a_run_folder_is_whole_and_repeats_the_run(run, tiny):

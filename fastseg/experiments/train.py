@@ -17,7 +17,9 @@ from fastseg.experiments.scoring import score_learner
 from fastseg.inference.stored import keep_counts
 from fastseg.learning.callbacks import EpochLines, KeepBest
 from fastseg.learning.learner import normalisation, peak_rate, seg_learner
+from fastseg.learning.live import LiveView
 from fastseg.learning.schedules import fit
+from fastseg.learning.trackers import check_trackers, finish_trackers, trackers
 from fastseg.plots import curves_figure, results_figure, save_figure
 from fastseg.run import (
     CONFIG,
@@ -43,6 +45,7 @@ def train(cfg: Settings) -> Path:
     Everything that can be wrong before the first step raises `InputError` before the folder is made; a file that turns
     out bad later raises it and the folder stays.
     """
+    check_trackers(cfg)
     learn = seg_learner(cfg, cbs=TerminateOnNaNCallback())
     if cfg.train.lr == "auto":
         _say("train.lr: auto; asking lr_find")
@@ -57,7 +60,9 @@ def train(cfg: Settings) -> Path:
     deepest = f"miou{cfg.classes().depth - 1}"
     if cfg.train.keep == "best":
         learn.add_cb(KeepBest(run / WEIGHTS, deepest))
+    learn.add_cbs(trackers(cfg, run))
     if IN_NOTEBOOK:
+        learn.add_cb(LiveView(cfg.live))
         _fit(learn, rate)
     else:
         learn.add_cb(EpochLines(total))
@@ -130,5 +135,6 @@ def save_run(learn: Learner, path: str | Path) -> Path:
     keep_counts(Run(run), scored.scores, scored.counts)
     write_examples(run, scored.examples)
     write_json(run / ENVIRONMENT, environment(learn))
+    finish_trackers(learn, scored.scores)
     report(run)
     return run
