@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from fastseg.inference.score_masks import evaluate_masks
     from fastseg.learning.balance import class_weights
     from fastseg.learning.learner import seg_learner
+    from fastseg.learning.live import LiveView
     from fastseg.learning.losses import CrossEntropy, FocalLoss, SumLoss
     from fastseg.learning.metrics import LevelIoU
     from fastseg.learning.model import create_model, seg_splitter
     from fastseg.learning.overlap import DiceLoss, IoULoss, LovaszLoss, TverskyLoss
+    from fastseg.learning.trackers import trackers
     from fastseg.learning.tree_losses import LevelCELoss, TreeMinLoss
     from fastseg.run import Run
     from fastseg.settings import Settings
@@ -52,10 +54,12 @@ _HOMES = {
     "learning.balance": ("class_weights",),
     "inference.score_masks": ("evaluate_masks",),
     "learning.learner": ("seg_learner",),
+    "learning.live": ("LiveView",),
     "learning.losses": ("CrossEntropy", "FocalLoss", "SumLoss"),
     "learning.metrics": ("LevelIoU",),
     "learning.model": ("create_model", "seg_splitter"),
     "learning.overlap": ("DiceLoss", "IoULoss", "LovaszLoss", "TverskyLoss"),
+    "learning.trackers": ("trackers",),
     "learning.tree_losses": ("LevelCELoss", "TreeMinLoss"),
     "run": ("Run",),
     "settings": ("Settings",),
@@ -74,6 +78,7 @@ __all__ = [
     "IoULoss",
     "LevelCELoss",
     "LevelIoU",
+    "LiveView",
     "LovaszLoss",
     "PartMaskBlock",
     "Run",
@@ -97,6 +102,7 @@ __all__ = [
     "seg_dataloaders",
     "seg_learner",
     "seg_splitter",
+    "trackers",
     "train",
 ]
 
