@@ -70,7 +70,7 @@ def test_it_says_what_was_run_and_what_came_of_it(finished):
         assert name in page.text
     assert f"fastseg train --config {finished}/config.yaml" in page.text
     assert "drawn people" not in page.text
-    assert f"those of epoch {metrics['epoch']} of 2, chosen because miou2 on the valid split was highest" in page.text
+    assert f"those of epoch {metrics['epoch']} of 2, chosen because it did best on the valid split" in page.text
     assert "Only 6 photographs were scored" in page.text
     assert "the first 12 to train on" in page.text
     assert "one count over all pixels of all photographs" in page.text
@@ -110,7 +110,8 @@ def test_what_is_missing_is_said(copied):
 
 def test_a_leak_and_overfitting_stand_on_the_page(copied):
     metrics = json.loads((copied / "metrics.json").read_text())
-    (copied / "metrics.json").write_text(json.dumps(metrics | {"leak": ["one", "two"], "keep": "last", "epoch": 5}))
+    (copied / "metrics.json").write_text(json.dumps(metrics | {"leak": ["one", "two"], "keep": "last", "epoch": 5,
+                                                               "interrupted": True}))  # fmt: skip
     (copied / "history.csv").write_text(
         "epoch,train_loss,valid_loss,miou0,miou1,miou2,lr\n1,5,3,0.1,0.1,0.1,1e-3\n2,4,1,0.1,0.1,0.3,1e-3\n"
         "3,3,2,0.1,0.1,0.2,1e-3\n4,2,2,0.1,0.1,nan,1e-3\n5,1,2,0.1,0.1,0.2,1e-3\n"
@@ -118,6 +119,7 @@ def test_a_leak_and_overfitting_stand_on_the_page(copied):
     report(copied)
     text = read(copied).text
     assert "There was a leak: 2 photographs stand in both lists (one, two)" in text
+    assert "The run was interrupted" in text
     assert text.count("overfitting after epoch 2: validation loss up 100%") == 2
     assert "last epoch, 5; the valid split chose nothing. (Its highest score was in epoch 2.)" in text
 

@@ -14,7 +14,7 @@ from fastseg.experiments.examples import Example, choose
 from fastseg.inference.evaluate import named, picture_rows, split_files
 from fastseg.inference.passes import Batch, Plan, count, photograph_batches, predicted
 from fastseg.inference.scores import Counts, summary
-from fastseg.learning.snapshots import Row, ids, photographs
+from fastseg.learning.previews import Row, ids, photographs
 
 SHOWN = 5
 

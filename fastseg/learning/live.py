@@ -8,7 +8,7 @@ from typing import Any
 
 from fastai.callback.core import Callback
 
-from fastseg.learning.snapshots import Snapshots
+from fastseg.learning.previews import Previews
 from fastseg.plots import curves_figure, results_figure
 
 
@@ -22,7 +22,7 @@ class LiveView(Callback):
     order = 71
 
     def __init__(self, what: Iterable[str] = ("curves",), show: Callable[[str, bytes], Any] | None = None):
-        self.what, self.snapshots = tuple(what), Snapshots(1)
+        self.what, self.previews = tuple(what), Previews(1)
         self.handles: dict[str, Any] = {}
         self.show = show or self._display
 
@@ -40,7 +40,7 @@ class LiveView(Callback):
             columns = {key: [row.get(key, float("nan")) for row in rows] for key in rows[0]}
             self.show("curves", _png(curves_figure(columns, tree, best and best.kept)))
         if "prediction" in self.what:
-            self.show("prediction", _png(results_figure(self.snapshots.rows(self.learn), tree)))
+            self.show("prediction", _png(results_figure(self.previews.rows(self.learn), tree)))
 
     def _display(self, what: str, picture: bytes) -> None:
         from IPython.display import Image, display

@@ -16,7 +16,7 @@ from fastai.callback.core import Callback
 
 from fastseg.errors import InputError
 from fastseg.hierarchy import IGNORE_INDEX, Hierarchy
-from fastseg.learning.snapshots import Row, Snapshots
+from fastseg.learning.previews import Previews, Row
 from fastseg.plots import results_figure
 from fastseg.settings import Settings
 
@@ -37,7 +37,7 @@ class Tracker(Callback):
 
     def __init__(self, cfg: Settings, folder: Path, say: Callable[[str], Any] | None = None):
         self.cfg, self.folder, self.failed, self.opened = cfg, folder, False, False
-        self.every, self.snapshots = cfg.track_pictures, Snapshots(PICTURES)
+        self.every, self.previews = cfg.track_pictures, Previews(PICTURES)
         self.say = say or (lambda text: print(text, file=sys.stderr, flush=True))
 
     def open(self) -> None:
@@ -73,7 +73,7 @@ class Tracker(Callback):
         row.pop("lr")
         self._try(self.scalars, row, self._step)
         if self.every and row["epoch"] % self.every == 0:
-            self._try(lambda: self.pictures(self.snapshots.rows(self.learn), self._step))
+            self._try(lambda: self.pictures(self.previews.rows(self.learn), self._step))
 
     def finish(self, scores: Mapping[str, Any]) -> None:
         """Hand over the final scores, as `metrics.json` holds them; nothing is tracked afterwards."""

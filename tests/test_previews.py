@@ -4,7 +4,7 @@ from PIL import Image
 
 from fastseg.data.files import Files
 from fastseg.data.pictures import read_mask
-from fastseg.learning.snapshots import Snapshots
+from fastseg.learning.previews import Previews
 
 
 def test_photographs_come_back_as_they_are_on_disk(quiet, drawn):
@@ -12,7 +12,7 @@ def test_photographs_come_back_as_they_are_on_disk(quiet, drawn):
     name = files.ids("val_id.txt")[0]
     photograph = np.asarray(Image.open(files.image(name)))
     learn = quiet("data.size={}x{}".format(*photograph.shape), "model.arch=Unet")
-    rows = Snapshots(3).rows(learn)
+    rows = Previews(3).rows(learn)
     assert len(rows) == 2
     _, image, truth, guess = rows[0]
     assert np.abs(image.astype(int) - photograph).max() <= 2
@@ -25,10 +25,10 @@ def test_photographs_come_back_as_they_are_on_disk(quiet, drawn):
 
 
 def test_the_network_is_left_as_it_was(quiet):
-    learn, snapshots = quiet(), Snapshots(1)
+    learn, previews = quiet(), Previews(1)
     before = {key: value.clone() for key, value in learn.model.state_dict().items()}
     for mode in (True, False):
         learn.model.train(mode)
-        assert len(snapshots.rows(learn)) == 1
+        assert len(previews.rows(learn)) == 1
         assert learn.model.training == mode
     assert all(torch.equal(before[key], value) for key, value in learn.model.state_dict().items())

@@ -23,7 +23,7 @@ def ids(mask: torch.Tensor) -> np.ndarray:
     return mask.as_subclass(torch.Tensor).cpu().numpy().astype(np.uint8)
 
 
-class Snapshots:
+class Previews:
     """The first `count` photographs of a Learner's validation split; read once, predicted whenever asked."""
 
     def __init__(self, count: int):
