@@ -155,7 +155,7 @@ def test_settings_that_differ(tiny):
     assert found["data.size"] == ([64, 32], [128, 128])
     assert found["model.weights"] == ("none", "imagenet")
     assert [loss["name"] for loss in found["loss"][0]] == ["iou"]
-    assert {"hierarchy", "train.lr", "augment.preset", "data"}.isdisjoint(found)
+    assert {"hierarchy", "train.lr", "train.seed", "data"}.isdisjoint(found)
 
 
 def test_masks_are_drawn_in_a_levels_colours():

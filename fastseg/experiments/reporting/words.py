@@ -75,9 +75,9 @@ def caveats(cfg: Settings, scores: Mapping[str, Any], history: Mapping[str, Any]
     if scores.get("interrupted"):
         yield "error", "The run was interrupted: it trained for fewer epochs than its configuration says."
     if scores.get("keep") == "best" and epochs > 1:
-        yield "warning", (f"The weights are those of epoch {epoch} of {epochs}, chosen because it did best on the valid "
-                          "split. The scores are on the same photographs that chose it, and so somewhat too good: new "
-                          "photographs will give less.")  # fmt: skip
+        yield "warning", (f"The weights are those of epoch {epoch} of {epochs}, chosen because it did best on the "
+                          "valid split. The scores are on the same photographs that chose it, and so somewhat too "
+                          "good: new photographs will give less.")  # fmt: skip
     if history and (found := overfitting(history["train_loss"], history.get("valid_loss", []))):
         yield "warning", f"The curves say {found}."
     if scores["images"] < 30:
