@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from fastseg.inference.evaluate import evaluate
     from fastseg.inference.score_masks import evaluate_masks
     from fastseg.learning.balance import class_weights
+    from fastseg.learning.checkpoint import Checkpoint
+    from fastseg.learning.deterministic import deterministic
     from fastseg.learning.learner import seg_learner
     from fastseg.learning.live import LiveView
     from fastseg.learning.losses import CrossEntropy, FocalLoss, SumLoss
@@ -53,6 +55,8 @@ _HOMES = {
     "inference.evaluate": ("evaluate",),
     "learning.balance": ("class_weights",),
     "inference.score_masks": ("evaluate_masks",),
+    "learning.checkpoint": ("Checkpoint",),
+    "learning.deterministic": ("deterministic",),
     "learning.learner": ("seg_learner",),
     "learning.live": ("LiveView",),
     "learning.losses": ("CrossEntropy", "FocalLoss", "SumLoss"),
@@ -68,6 +72,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "PASCAL_PART",
     "Augmentation",
+    "Checkpoint",
     "CrossEntropy",
     "DiceLoss",
     "FocalLoss",
@@ -92,6 +97,7 @@ __all__ = [
     "convert",
     "convert_labels",
     "create_model",
+    "deterministic",
     "draw_sample",
     "dump_config",
     "evaluate",

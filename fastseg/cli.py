@@ -14,6 +14,7 @@ from fastseg.errors import InputError
 USE = """\
 fastseg train                                   the embedded sample: about two minutes on two cores
 fastseg train --config pascal_part --data.root Pascal-part --train.epochs 30
+fastseg train --resume RUN                      go on with a run that was stopped or cut off
 fastseg train --print-config                    every setting, its value and its meaning
 fastseg check DIR --report page.html            what is wrong with a dataset, and what it holds
 fastseg evaluate RUN --data.root DIR            scores of a finished run on a folder of photographs and masks
@@ -73,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("train", "train a network and write a run folder", settings="*")
     sub.add_argument("--config", default=None, metavar="NAME|FILE", help="a preset (default: sample) or a YAML file")
+    sub.add_argument("--resume", default=None, metavar="RUN", help="go on with a run that was cut off")
     sub.add_argument("--print-config", action="store_true", help="print all settings with comments, and stop")
     sub.add_argument("--json", action="store_true", help="print the scores as JSON")
 

@@ -14,17 +14,24 @@ from fastseg.errors import InputError
 
 
 def train_command(args: Namespace, overrides: Sequence[str]) -> None:
-    """Train, or print the configuration."""
+    """Train, go on with a run, or print the configuration."""
     from fastseg.config import dump_config, load_config
 
-    cfg = load_config(args.config, *overrides)
+    if args.resume is None:
+        cfg = load_config(args.config, *overrides)
+    elif args.config is not None:
+        raise InputError("--resume goes on with the run's own configuration; leave --config out")
+    else:
+        from fastseg.experiments.resume import run_config
+
+        _, cfg = run_config(args.resume, *overrides)
     if args.print_config:
         print(dump_config(cfg, comments=True), end="")
         return
     from fastseg.experiments.train import train
     from fastseg.run import METRICS
 
-    run = train(cfg)
+    run = train(cfg, args.resume)
     scores = json.loads((run / METRICS).read_text(encoding="utf-8"))
     _show(scores, cfg.classes(), args.json, run)
 

@@ -12,4 +12,9 @@ class InputError(ValueError):
         self.kind = kind
         # A DataLoader worker re-raises with its whole traceback as the message; only our own words are for the user.
         marker = "InputError: "
-        super().__init__(message.rsplit(marker, 1)[-1].strip() if "Original Traceback" in message else message)
+        self.message = message.rsplit(marker, 1)[-1].strip() if "Original Traceback" in message else message
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        # Not `args`, which fastai rewrites where a callback raises.
+        return self.message

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,8 +22,8 @@ from fastseg.settings import Settings
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-WEIGHTS, MODEL, CONFIG, METRICS, HISTORY = (
-    "model.safetensors", "model.json", "config.yaml", "metrics.json", "history.csv")  # fmt: skip
+WEIGHTS, MODEL, CONFIG, METRICS, HISTORY, LAST, LOG = (
+    "model.safetensors", "model.json", "config.yaml", "metrics.json", "history.csv", "last", "log.txt")  # fmt: skip
 TIMING, ENVIRONMENT, REPORT = "timing.csv", "environment.json", "report.html"
 FORMAT = 1
 
@@ -43,11 +44,27 @@ def new_run_folder(out: str | Path, name: str) -> Path:
     raise InputError(f"out: {out} holds too many runs of this second")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name, then rename it."""
+def write_bytes(path: Path, content: bytes, flush: bool = False) -> None:
+    """Write a file under a temporary name, then rename it; what cannot be written whole leaves nothing behind.
+
+    With `flush`, not before the disk has it, so that the file is whole after a power cut, too.
+    """
     part = path.with_name(f"{path.name}.part{os.getpid()}")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            if flush:
+                file.flush()
+                os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file under a temporary name, then rename it."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -68,9 +85,7 @@ def write_weights(path: Path, model: nn.Module) -> None:
     """Write a network's state as safetensors under a temporary name, then rename it."""
     from safetensors.torch import save
 
-    part = path.with_name(f"{path.name}.part{os.getpid()}")
-    part.write_bytes(save({key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}))
-    part.replace(path)
+    write_bytes(path, save({key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}))
 
 
 def model_card(cfg: Settings, stats: tuple[Any, Any]) -> dict[str, Any]:
@@ -90,6 +105,15 @@ def model_card(cfg: Settings, stats: tuple[Any, Any]) -> dict[str, Any]:
         "size": list(cfg.data.size),
         "resize": cfg.data.resize,
     }
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a killed process left half-written."""
+    for part in folder.glob("*.part*"):
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -141,13 +165,18 @@ class Run:
 
     def write_config(self, cfg: Settings) -> None:
         """Write the complete configuration, paths made absolute, so that it repeats the run from anywhere."""
-        root, data = cfg.data.root, cfg.data
-        if root is not None:
-            full = [str(Path(one).expanduser().resolve()) for one in ([root] if isinstance(root, str) else root)]
-            data = data.model_copy(update={"root": full[0] if isinstance(root, str) else full})
-        model = (
-            cfg.model
-            if cfg.model.weights in ("imagenet", "none")
-            else cfg.model.model_copy(update={"weights": str(Path(cfg.model.weights).expanduser().resolve())})
-        )
-        write_text(self.path / CONFIG, dump_config(cfg.model_copy(update={"data": data, "model": model})))
+        write_text(self.path / CONFIG, dump_config(with_full_paths(cfg)))
+
+
+def with_full_paths(cfg: Settings) -> Settings:
+    """A configuration whose paths hold from anywhere."""
+    root, data = cfg.data.root, cfg.data
+    if root is not None:
+        full = [str(Path(one).expanduser().resolve()) for one in ([root] if isinstance(root, str) else root)]
+        data = data.model_copy(update={"root": full[0] if isinstance(root, str) else full})
+    model = (
+        cfg.model
+        if cfg.model.weights in ("imagenet", "none")
+        else cfg.model.model_copy(update={"weights": str(Path(cfg.model.weights).expanduser().resolve())})
+    )
+    return cfg.model_copy(update={"data": data, "model": model})

@@ -99,8 +99,16 @@ class TrainSettings(Section):
     optimizer: Literal["adam", "sgd", "rmsprop", "ranger"] = Field("adam", description="fastai's optimisers")
     weight_decay: float = Field(0.01, ge=0, description="decoupled, as in AdamW; none on norms and biases")
     seed: int = Field(0, ge=0, description="everything random is a function of it")
+    deterministic: bool = Field(False, description="only arithmetic that repeats itself exactly on a GPU, too; slower")
     precision: Literal["fp32"] = Field("fp32", description="arithmetic of the network: fp32")
-    keep: Literal["best", "last"] = Field("best", description="weights to keep: best deepest mIoU on valid, or last")
+    keep: Literal["best", "last"] = Field("best", description="weights to keep: of the best epoch, or last")
+    monitor: str | None = Field(
+        None, description="column of history.csv that says what is best (null: the deepest miou); of losses the lowest"
+    )
+    patience: int | None = Field(None, ge=1, description="stop after so many epochs without improvement in that column")
+    save_minutes: float | None = Field(
+        10.0, gt=0, description="minutes between checkpoints within an epoch; null: after epochs only"
+    )
 
 
 def _with_csv(value: Any) -> Any:

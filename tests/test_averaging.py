@@ -1,4 +1,5 @@
 import copy
+import math
 
 import pytest
 import torch
@@ -90,3 +91,20 @@ def test_a_search_for_the_rate_and_a_plain_validation_leave_it_alone(quiet):
     kept = copy.deepcopy(learn.model.state_dict())
     learn.validate()
     assert all(torch.equal(kept[key], value) for key, value in learn.model.state_dict().items())
+
+
+def test_the_trained_weights_are_scored_too_at_the_price_of_a_pass(quiet):
+    learn, plain = quiet("train.ema=0.9"), quiet()
+    for one in (learn, plain):
+        one.fit(2, 1e-2)
+    assert [row["miou2_raw"] for row in learn.history.rows] == [row["miou2"] for row in plain.history.rows]
+    assert [row["miou2"] for row in learn.history.rows] != [row["miou2"] for row in plain.history.rows]
+    assert "miou2_raw" not in plain.history.rows[0]
+    learn.validate()
+    assert math.isnan(learn.raw_score.value())
+
+
+def test_trained_weights_with_an_auxiliary_head_are_scored(quiet):
+    learn = quiet("train.ema=0.9", "model.auxiliary=0.1")
+    learn.fit(1, 1e-2)
+    assert 0 <= learn.history.rows[0]["miou2_raw"] <= 1

@@ -20,7 +20,7 @@ FILES = ["config.yaml", "curves.png", "environment.json", "examples", "history.c
 
 
 def test_a_run_folder_is_whole_and_repeats_the_run(run, tiny):
-    assert sorted(path.name for path in run.iterdir()) == FILES
+    assert sorted(path.name for path in run.iterdir()) == sorted([*FILES, "last", "log.txt"])
     with (run / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]

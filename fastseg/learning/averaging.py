@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from fastai.callback.core import Callback
+from fastai.learner import ValueMetric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from fastseg.learning.metrics import LevelIoU
 
 
 class WeightAverage(Callback):
@@ -52,6 +56,16 @@ class WeightAverage(Callback):
         """Leave the averaged weights behind."""
         self._show(self.steps > 0 and not hasattr(self.learn, "lr_finder"))
 
+    def state_dict(self) -> dict[str, Any]:
+        """The average (or, while that is shown, the trained weights) and the number of steps in it."""
+        average = None if self.average is None else self.average.state_dict()
+        return {"average": average, "steps": self.steps, "shown": self.shown}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from an average; the network's own weights are brought back by whoever kept them."""
+        self.steps, self.shown = state["steps"], state["shown"]
+        self.average.load_state_dict(state["average"])
+
     def _blend(self, averages: Any, currents: Any, seen: Any) -> None:
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         get_ema_multi_avg_fn(decay)(averages, currents, seen)
@@ -66,6 +80,39 @@ class WeightAverage(Callback):
             own.copy_(other)
             other.copy_(kept)
         self.shown = averaged
+
+
+class RawScore(Callback):
+    """Scores the trained weights, too, where validation sees averaged ones: the deepest mIoU, in a column of its own.
+
+    That takes one more pass over the validation photographs after each epoch of training. `scores` counts them.
+    """
+
+    order = WeightAverage.order - 1
+
+    def __init__(self, scores: LevelIoU):
+        self.scores, self.last = scores, math.nan
+
+    def column(self) -> ValueMetric:
+        """The metric that shows the score."""
+        return ValueMetric(self.value, f"miou{self.scores.hierarchy.depth - 1}_raw")
+
+    def value(self) -> float:
+        """The last epoch's score; NaN where none was trained."""
+        return self.last
+
+    def before_validate(self) -> None:
+        """Score the weights as they were trained."""
+        self.last = math.nan
+        if not self.learn.history.trained:
+            return
+        self.scores.reset()
+        for images, *_, masks in self.learn.dl:
+            logits = self.learn.model(images.as_subclass(Tensor))
+            # With smp's auxiliary head there are two.
+            logits = logits[0] if isinstance(logits, tuple) else logits
+            self.scores.to(logits.device).update(logits, masks)
+        self.last = float(self.scores.mean_iou())
 
 
 def _state(model: nn.Module) -> Iterator[Tensor]:

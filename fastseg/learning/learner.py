@@ -18,7 +18,7 @@ from fastcore.foundation import L
 
 from fastseg.data.loaders import seg_dataloaders, training_counts
 from fastseg.learning.auxiliary import AuxiliaryLoss
-from fastseg.learning.averaging import WeightAverage
+from fastseg.learning.averaging import RawScore, WeightAverage
 from fastseg.learning.callbacks import CountedRandomness, History
 from fastseg.learning.encoders import encoder_stats
 from fastseg.learning.losses import SumLoss, build_loss
@@ -54,8 +54,9 @@ def seg_learner(
         "wd": cfg.train.weight_decay,
         "path": cfg.out,
     }
-    metrics = [*LevelIoU(tree, head=cfg.head), *parts, *L(metrics)]
-    cbs = [CountedRandomness(cfg.train.seed), History(), *_ingredients(cfg), *L(cbs)]
+    raw = [RawScore(LevelIoU(tree, head=cfg.head))] if cfg.train.ema else []
+    metrics = [*LevelIoU(tree, head=cfg.head), *parts, *(score.column() for score in raw), *L(metrics)]
+    cbs = [CountedRandomness(cfg.train.seed), History(), *_ingredients(cfg), *raw, *L(cbs)]
     learn = Learner(dls, model, metrics=metrics, cbs=cbs, **{**own, **kwargs})
     learn.cfg, learn.own_dls = cfg, getattr(dls, "settings", None) != (cfg.data, cfg.augment)
     return learn
