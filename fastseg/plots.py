@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 
 from fastseg.hierarchy import IGNORE_INDEX, Hierarchy
 from fastseg.overfitting import overfitting
+from fastseg.writing import whole
 
 IGNORED_GREY = 160
 LEVEL_COLOURS = ("#999999", "#E69F00", "#0072B2", "#009E73", "#CC79A7")
@@ -165,6 +166,5 @@ def confusion_figure(confusion: np.ndarray, hierarchy: Hierarchy) -> Figure:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG under a temporary name, then rename it."""
-    part = path.with_suffix(".part")
-    figure.savefig(part, dpi=110, format="png")
-    part.replace(path)
+    with whole(path) as part:
+        figure.savefig(part, dpi=110, format="png")

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import os
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -18,6 +14,7 @@ from fastseg.config import dump_config, load_config
 from fastseg.errors import InputError
 from fastseg.hierarchy import Hierarchy
 from fastseg.settings import Settings
+from fastseg.writing import write_bytes, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -44,43 +41,6 @@ def new_run_folder(out: str | Path, name: str) -> Path:
     raise InputError(f"out: {out} holds too many runs of this second")
 
 
-def write_bytes(path: Path, content: bytes, flush: bool = False) -> None:
-    """Write a file under a temporary name, then rename it; what cannot be written whole leaves nothing behind.
-
-    With `flush`, not before the disk has it, so that the file is whole after a power cut, too.
-    """
-    part = path.with_name(f"{path.name}.part{os.getpid()}")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            if flush:
-                file.flush()
-                os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file under a temporary name, then rename it."""
-    write_bytes(path, text.encode())
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON, indented; NaN, which JSON does not have, is a ValueError."""
-    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
-
-
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows of equal keys as CSV."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
-
-
 def write_weights(path: Path, model: nn.Module) -> None:
     """Write a network's state as safetensors under a temporary name, then rename it."""
     from safetensors.torch import save
@@ -105,15 +65,6 @@ def model_card(cfg: Settings, stats: tuple[Any, Any]) -> dict[str, Any]:
         "size": list(cfg.data.size),
         "resize": cfg.data.resize,
     }
-
-
-def tidy(folder: Path) -> None:
-    """Remove what a killed process left half-written."""
-    for part in folder.glob("*.part*"):
-        if part.is_dir():
-            shutil.rmtree(part, ignore_errors=True)
-        else:
-            part.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,11 @@ class TrainSettings(Section):
     weight_decay: float = Field(0.01, ge=0, description="decoupled, as in AdamW; none on norms and biases")
     seed: int = Field(0, ge=0, description="everything random is a function of it")
     deterministic: bool = Field(False, description="only arithmetic that repeats itself exactly on a GPU, too; slower")
-    precision: Literal["fp32"] = Field("fp32", description="arithmetic of the network: fp32")
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
+        "auto", description="arithmetic of the network in training: fp32, fp16, bf16; auto: bf16 on a GPU that has it"
+    )
+    channels_last: bool | None = Field(None, description="memory format; null: what is faster on the device")
+    compile: bool = Field(False, description="torch.compile: a slow first epoch, faster ones after it")
     keep: Literal["best", "last"] = Field("best", description="weights to keep: of the best epoch, or last")
     monitor: str | None = Field(
         None, description="column of history.csv that says what is best (null: the deepest miou); of losses the lowest"

@@ -139,7 +139,8 @@ def test_ways_of_decoding_by_a_plain_loop(run, drawn):
 def test_a_head_of_nodes_is_loaded_and_decoded(tiny, tmp_path):
     """A run whose card says so has a channel for each of the twelve nodes."""
     from fastseg.learning.model import create_model
-    from fastseg.run import model_card, write_json, write_weights
+    from fastseg.run import model_card, write_weights
+    from fastseg.writing import write_json
 
     cfg = tiny()
     run = tmp_path / "nodes"

@@ -25,7 +25,7 @@ def test_a_notebook_runs_and_shows_pictures(name, tmp_path, monkeypatch):
     notebook = nbformat.read(FOLDER / name, 4)
     parameters = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     assert len(parameters) == 1
-    parameters[0].source = f"settings = {SMALL}\nepochs = 1\nout = {str(tmp_path / 'runs')!r}"
+    parameters[0].source = f"preset = 'sample'\nsettings = {SMALL}\nepochs = 1\nout = {str(tmp_path / 'runs')!r}"
     stored = pictures(notebook)
     if (FOLDER / "results").is_dir():
         shutil.copytree(FOLDER / "results", tmp_path / "results")

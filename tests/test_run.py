@@ -1,9 +1,7 @@
 import contextlib
 import io
-import json
 import pickle
 import shutil
-import threading
 import zipfile
 
 import pytest
@@ -15,7 +13,7 @@ from fastseg.errors import InputError
 from fastseg.experiments.train import train
 from fastseg.inference.compare import compare
 from fastseg.inference.evaluate import evaluate, load_model
-from fastseg.run import Run, new_run_folder, write_json, write_weights
+from fastseg.run import Run, new_run_folder
 
 
 def test_a_damaged_run_is_named(run):
@@ -120,18 +118,3 @@ def test_the_configuration_of_a_run_works_from_anywhere(tmp_path, monkeypatch):
     cfg = Run(tmp_path).cfg
     assert (cfg.data.root, cfg.model.weights) == (str(tmp_path / "data"), str(tmp_path / "my.pth"))
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["train"]["epochs"] == 4
-
-
-def test_nothing_is_ever_half_written(tmp_path):
-    """A reader beside a writer sees whole files only."""
-    path, seen = tmp_path / "a.json", set()
-    write_json(path, [0] * 50_000)
-    writer = threading.Thread(target=lambda: [write_json(path, [i] * 50_000) for i in range(8)])
-    writer.start()
-    while writer.is_alive():
-        seen.add(len(json.loads(path.read_text())))
-    assert seen <= {50_000}
-    with pytest.raises(ValueError, match="Out of range"):
-        write_json(path, float("nan"))
-    write_weights(tmp_path / "w.safetensors", torch.nn.Linear(2, 2))
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.json", "w.safetensors"]

@@ -14,7 +14,7 @@ from PIL import Image
 
 from fastseg.hierarchy import Hierarchy
 from fastseg.inference.scores import own_means
-from fastseg.run import write_json
+from fastseg.writing import write_json
 
 FOLDER, INDEX = "examples", "index.json"
 EACH, SIDE = 3, 400

@@ -24,7 +24,8 @@ from fastseg.inference.stored import SCORES, kept_counts
 from fastseg.inference.tables import heading
 from fastseg.pages.charts import table
 from fastseg.pages.document import document
-from fastseg.run import CONFIG, ENVIRONMENT, HISTORY, METRICS, REPORT, TIMING, Run, write_text
+from fastseg.run import CONFIG, ENVIRONMENT, HISTORY, METRICS, REPORT, TIMING, Run
+from fastseg.writing import write_text
 
 PLACES = {"scores": "scores", "curves": "curves", "confusion": "confusion", "photographs": "photographs",
           "run": "what was run", "speed": "speed and memory", "environment": "environment",

@@ -26,6 +26,7 @@ from fastseg.learning.callbacks import print_line
 from fastseg.learning.checkpoint import Checkpoint
 from fastseg.learning.deterministic import deterministic
 from fastseg.learning.learner import normalisation
+from fastseg.learning.precision import limits_explained
 from fastseg.learning.schedules import fit
 from fastseg.learning.trackers import check_trackers, finish_trackers
 from fastseg.plots import curves_figure, results_figure, save_figure
@@ -42,12 +43,10 @@ from fastseg.run import (
     Run,
     model_card,
     new_run_folder,
-    tidy,
-    write_json,
-    write_rows,
     write_weights,
 )
 from fastseg.settings import Settings
+from fastseg.writing import tidy, write_json, write_rows
 
 
 def train(cfg: Settings | None = None, resume: str | Path | None = None) -> Path:
@@ -112,7 +111,7 @@ def _fit_and_save(learn: Learner, rate: float | slice, run: Path) -> Path:
     again = f"train(resume={str(run)!r})" if IN_NOTEBOOK else f"fastseg train --resume {shlex.quote(str(run))}"
     quiet = () if IN_NOTEBOOK else (learn.no_bar(), learn.no_logging())
     try:
-        with ContextManagers([stop.listening(), *quiet]):
+        with ContextManagers([limits_explained(learn.cfg), stop.listening(), *quiet]):
             _fit(learn, rate)
     except KeyboardInterrupt:
         stop.asked = stop.asked or signal.SIGINT

@@ -23,8 +23,9 @@ from fastseg.inference.stored import SCORES, count_marks, read_counts, write_cou
 from fastseg.learning.metrics import DEFINITIONS
 from fastseg.learning.model import create_model, place
 from fastseg.plots import confusion_figure, results_figure, save_figure
-from fastseg.run import WEIGHTS, Run, write_json
+from fastseg.run import WEIGHTS, Run
 from fastseg.settings import ModelSettings, Settings
+from fastseg.writing import write_json
 
 SPLITS = ("valid", "train")
 # Settings of a run that another dataset may need otherwise.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from fastseg.inference.scores import Counts
 from fastseg.run import WEIGHTS, Run
+from fastseg.writing import whole
 
 SCORES = "scores"
 
@@ -27,11 +27,9 @@ def count_marks(named: Mapping[str, Any], masks: str, weights: Path) -> dict[str
 
 def write_counts(path: Path, counts: Counts, marks: Mapping[str, Any]) -> None:
     """Write counts as `.npz` under a temporary name, then rename it; `marks` say what they are of."""
-    part = path.with_name(f"{path.name}.part{os.getpid()}")
     arrays = {"names": np.array(counts.names), "matrices": counts.matrices, "marks": np.array(json.dumps(dict(marks)))}
-    with part.open("wb") as file:
+    with whole(path) as part, part.open("wb") as file:
         np.savez_compressed(file, **arrays)
-    part.replace(path)
 
 
 def read_counts(path: Path, marks: Mapping[str, Any]) -> Counts | None:

@@ -14,7 +14,8 @@ import torch
 from fastai.callback.core import Callback
 from safetensors.torch import load_file, save
 
-from fastseg.run import write_bytes, write_rows, write_weights
+from fastseg.run import write_weights
+from fastseg.writing import write_bytes, write_rows
 
 
 def print_line(text: str) -> None:

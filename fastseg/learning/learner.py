@@ -12,8 +12,7 @@ from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.data.core import DataLoaders
 from fastai.data.transforms import Normalize
 from fastai.learner import Learner
-from fastai.optimizer import SGD, Adam, RMSProp, ranger
-from fastcore.basics import partialler, risinstance
+from fastcore.basics import risinstance
 from fastcore.foundation import L
 
 from fastseg.data.loaders import seg_dataloaders, training_counts
@@ -24,9 +23,9 @@ from fastseg.learning.encoders import encoder_stats
 from fastseg.learning.losses import SumLoss, build_loss
 from fastseg.learning.metrics import LevelIoU, LossPart
 from fastseg.learning.model import create_model, place, seg_splitter
+from fastseg.learning.optimizers import OPTIMIZERS
+from fastseg.learning.precision import HalfPrecision, chosen_precision
 from fastseg.settings import Settings
-
-OPTIMIZERS = {"adam": Adam, "sgd": partialler(SGD, mom=0.9), "rmsprop": RMSProp, "ranger": ranger}
 
 
 def seg_learner(
@@ -40,9 +39,13 @@ def seg_learner(
     """
     tree = cfg.classes()
     dls = seg_dataloaders(cfg) if dls is None else dls
+    precision = chosen_precision(cfg.train, dls.device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cfg.train.seed)
-        model = place(create_model(cfg.model, tree.channels(cfg.head)), dls.device)
+        model = place(create_model(cfg.model, tree.channels(cfg.head)), dls.device, cfg.train.channels_last)
+    if cfg.train.compile:
+        # In place: names of weights stay as they are.
+        model.compile()
     _add_normalisation(dls, cfg.model.encoder)
     counted = any(loss.counted for loss in cfg.loss)
     loss = kwargs.pop("loss_func", None) or build_loss(cfg, training_counts(cfg, dls) if counted else None)
@@ -56,7 +59,7 @@ def seg_learner(
     }
     raw = [RawScore(LevelIoU(tree, head=cfg.head))] if cfg.train.ema else []
     metrics = [*LevelIoU(tree, head=cfg.head), *parts, *(score.column() for score in raw), *L(metrics)]
-    cbs = [CountedRandomness(cfg.train.seed), History(), *_ingredients(cfg), *raw, *L(cbs)]
+    cbs = [CountedRandomness(cfg.train.seed), History(), *_ingredients(cfg, precision), *raw, *L(cbs)]
     learn = Learner(dls, model, metrics=metrics, cbs=cbs, **{**own, **kwargs})
     learn.cfg, learn.own_dls = cfg, getattr(dls, "settings", None) != (cfg.data, cfg.augment)
     return learn
@@ -75,11 +78,12 @@ def peak_rate(cfg: Settings, dls: DataLoaders) -> float | slice:
     return rate if cfg.train.encoder_lr is None else slice(rate * cfg.train.encoder_lr, rate)
 
 
-def _ingredients(cfg: Settings) -> list[Callback]:
+def _ingredients(cfg: Settings, precision: str) -> list[Callback]:
     """What the configuration adds to plain training."""
     settings = cfg.train
     chosen = [
         (cfg.model.auxiliary, lambda: AuxiliaryLoss(cfg.classes(), cfg.model.auxiliary, cfg.head)),
+        (precision != "fp32", lambda: HalfPrecision(precision)),
         (settings.ema, lambda: WeightAverage(settings.ema)),
         (settings.clip, lambda: GradientClip(settings.clip)),
         (settings.accumulate > 1, lambda: GradientAccumulation(settings.accumulate * settings.batch_size)),

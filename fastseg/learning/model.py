@@ -49,12 +49,14 @@ def create_model(settings: ModelSettings, classes: int) -> nn.Module:
     return model
 
 
-def place(model: nn.Module, device: torch.device) -> nn.Module:
-    """Move a network to its device, in the memory format that is faster there.
+def place(model: nn.Module, device: torch.device, channels_last: bool | None = None) -> nn.Module:
+    """Move a network to its device; `channels_last` None: in the memory format that is faster there.
 
     On a CPU that is channels_last: a training step of FPN-lite0 was seen at 0.8 × the time.
     """
-    return model.to(device, memory_format=torch.channels_last) if device.type == "cpu" else model.to(device)
+    if device.type == "cpu" if channels_last is None else channels_last:
+        return model.to(device, memory_format=torch.channels_last)
+    return model.to(device)
 
 
 def seg_splitter(model: nn.Module) -> list[list[nn.Parameter]]:

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fastseg.errors import InputError
-from fastseg.run import tidy, write_bytes
+from fastseg.writing import tidy, write_bytes
 
 FORMAT, KEPT = "1", 2
 # What stands in the JSON for a tensor, and for a mapping whose keys are no strings.

@@ -7,7 +7,6 @@ their classes, and fetch predictions in ways that wipe the Recorder. These write
 from __future__ import annotations
 
 import importlib.util
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from fastai.callback.core import Callback
 
 from fastseg.errors import InputError
 from fastseg.hierarchy import IGNORE_INDEX, Hierarchy
+from fastseg.learning.callbacks import print_line
 from fastseg.learning.previews import Previews, Row
 from fastseg.plots import results_figure
 from fastseg.settings import Settings
@@ -38,7 +38,7 @@ class Tracker(Callback):
     def __init__(self, cfg: Settings, folder: Path, say: Callable[[str], Any] | None = None):
         self.cfg, self.folder, self.failed, self.opened = cfg, folder, False, False
         self.every, self.previews = cfg.track_pictures, Previews(PICTURES)
-        self.say = say or (lambda text: print(text, file=sys.stderr, flush=True))
+        self.say = say or print_line
 
     def open(self) -> None:
         """Start tracking."""

@@ -21,7 +21,7 @@ from fastseg.errors import InputError
 from fastseg.pages import charts
 from fastseg.pages.document import document, jpeg_url
 from fastseg.plots import overlay
-from fastseg.run import write_text
+from fastseg.writing import write_text
 
 if TYPE_CHECKING:
     from fastseg.data.check import Report
