@@ -32,9 +32,14 @@ def test_bytes_take_the_place_of_earlier_ones(tmp_path, flush):
 def test_what_fails_leaves_the_file_before_and_nothing_else(tmp_path):
     path = tmp_path / "a.bin"
     path.write_bytes(b"before")
-    with pytest.raises(KeyboardInterrupt), whole(path) as part:
-        part.write_bytes(b"half")
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with whole(path) as part:
+            part.write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert path.read_bytes() == b"before"
     assert [file.name for file in tmp_path.iterdir()] == ["a.bin"]
 
