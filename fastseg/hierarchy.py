@@ -1,8 +1,7 @@
-"""The class tree: leaf ids, names, levels, and what follows from them for masks, counts, probabilities and colours."""
+"""The class tree: leaf ids, names, levels, and what follows from them for masks, counts and probabilities."""
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,6 @@ from fastseg.errors import InputError
 
 IGNORE_INDEX = 255
 BACKGROUND_NAMES = ("background", "bg")
-# Okabe & Ito's palette (2008), which keeps its distances under the common colour deficiencies; black is background.
-HUES = ((0, 114, 178), (230, 120, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (86, 180, 233), (213, 94, 0))
-# Share of the colour circle between a group's darkest and lightest shade: blue runs from indigo to sky.
-HUE_TURN = 0.16
 PASCAL_PART = {
     "background": 0,
     "body": {
@@ -66,7 +61,7 @@ class Hierarchy:
             raise InputError("hierarchy: nothing but background; add at least one class")
         self.background = backgrounds[0] if backgrounds else None
         self._paths = [path[-1:] if i == self.background else path for i, path in enumerate(by_id)]
-        self._order = {leaf: i for i, (_, leaf) in enumerate(found)}
+        self.order = {leaf: i for i, (_, leaf) in enumerate(found)}
         self.depth = max(len(path) for path in self._paths)
         self.levels = tuple(self._level(d) for d in range(self.depth))
         self.mirror = tuple(self._pair(pair) for pair in mirror)
@@ -190,26 +185,10 @@ class Hierarchy:
         return decode(self, logits, how, dim, head)
 
     def colours(self, level: int = -1) -> np.ndarray:
-        """(n, 3) uint8 RGB, one for each node of a level; background is black.
+        """(n, 3) uint8 RGB, one for each node of a level, as `node_colours` says; background is black."""
+        from fastseg.palette import node_colours
 
-        Hues belong to the nodes of the first level that has more than one foreground node; everything below is a
-        shade of its ancestor there, told apart by lightness and a slight turn of the hue, and a node above takes its
-        first child's hue.
-        """
-        branch = next((d for d in range(self.depth) if len(self.foreground(d)) > 1), self.depth - 1)
-        groups = [self.levels[branch].members(node) for node in self.foreground(branch)]
-        order = {
-            leaf: (hue, i, len(group))
-            for hue, group in enumerate(groups)
-            for i, leaf in enumerate(sorted(group, key=self._order.__getitem__))
-        }
-        out = np.zeros((len(self.level(level).names), 3), np.uint8)
-        for node in self.foreground(level):
-            members = [order[leaf] for leaf in self.level(level).members(node)]
-            hue = min(m[0] for m in members)
-            shades = [(i + 0.5) / n for h, i, n in members if h == hue]
-            out[node] = _shade(HUES[hue % len(HUES)], sum(shades) / len(shades))
-        return out
+        return node_colours(self, level)
 
     @staticmethod
     def _sum_nodes(values: Any, at: Level, dim: int) -> Any:
@@ -279,14 +258,6 @@ def _by_id(found: Sequence[tuple[tuple[str, ...], int]]) -> list[tuple[str, ...]
 
 def _plain(node: Any) -> Any:
     return {name: _plain(child) for name, child in node.items()} if isinstance(node, Mapping) else node
-
-
-def _shade(rgb: tuple[int, int, int], t: float) -> np.ndarray:
-    """A hue darker (t < 0.5) or lighter (t > 0.5), turned a little on the way so that neighbours differ twice."""
-    hue, saturation, value = colorsys.rgb_to_hsv(*(channel / 255 for channel in rgb))
-    turned = np.array(colorsys.hsv_to_rgb((hue + HUE_TURN * (0.5 - t)) % 1, saturation, value)) * 255
-    target, amount = (0.0, (0.5 - t) * 1.3) if t < 0.5 else (255.0, (t - 0.5) * 1.4)
-    return np.round(turned * (1 - amount) + target * amount).astype(np.uint8)
 
 
 def _torch() -> Any:
