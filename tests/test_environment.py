@@ -15,7 +15,7 @@ def test_what_a_run_used(quiet):
     assert found["cores"] == cores()
     assert found["photographs"] == {"train": 8, "valid": 2}
     assert found["parameters"] == sum(p.numel() for p in learn.model.parameters())
-    assert (found["trained_by"], found["own_data"]) == ("hand", False)
+    assert (found["trained_by"], found["own_data"], found["precision"]) == ("hand", False, "fp32")
     assert json.loads(json.dumps(found)) == found
 
 

@@ -63,7 +63,7 @@ def pickles(file):
 def test_nothing_in_a_run_is_a_pickle_and_none_in_its_place_is_executed(run, tmp_path):
     evaluate(run)
     files = [file for file in run.rglob("*") if file.is_file()]
-    assert {"last", "scores", run.name} == {file.parent.name for file in files}
+    assert {"last", "scores", "examples", run.name} == {file.parent.name for file in files}
     assert not [file for file in files if pickles(file)]
     mark = tmp_path / "executed"
     saved = io.BytesIO()
@@ -73,7 +73,7 @@ def test_nothing_in_a_run_is_a_pickle_and_none_in_its_place_is_executed(run, tmp
         (tmp_path / "bomb").write_bytes(bomb)
         assert pickles(tmp_path / "bomb")
     # One by one what is read, all together what is only looked at.
-    shown = [file for file in files if file.suffix in (".png", ".csv", ".txt")]
+    shown = [file for file in files if file.suffix in (".png", ".jpg", ".csv", ".txt", ".html")]
     for spoiled in [shown, *([file] for file in files if file not in shown)]:
         folder = shutil.copytree(run, tmp_path / "spoiled")
         for file in spoiled:

@@ -12,6 +12,7 @@ from fastai.learner import Learner
 
 from fastseg import __version__
 from fastseg.data.machine import cores
+from fastseg.learning.precision import HalfPrecision
 
 PACKAGES = ("torch", "fastai", "segmentation-models-pytorch", "torchvision", "numpy")
 MIB = 1 << 20
@@ -31,6 +32,7 @@ def environment(learn: Learner) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device.type),
         "cores": cores(),
         "threads": torch.get_num_threads(),
+        "precision": next((cb.precision for cb in learn.cbs if isinstance(cb, HalfPrecision)), "fp32"),
         "parameters": sum(p.numel() for p in learn.model.parameters()),
         "photographs": {"train": getattr(learn.dls.train, "n", None), "valid": getattr(learn.dls.valid, "n", None)},
         "own_data": bool(learn.own_dls),

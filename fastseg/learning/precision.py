@@ -42,7 +42,7 @@ class HalfPrecision(MixedPrecision):
 
     def __init__(self, precision: str):
         super().__init__(precision)
-        self.dtype, self.inside = DTYPES[precision], None
+        self.precision, self.dtype, self.inside = precision, DTYPES[precision], None
 
     def before_fit(self) -> None:
         """Prepare; what an exception left switched on is switched off."""
