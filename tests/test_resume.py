@@ -214,6 +214,16 @@ def test_a_rate_that_was_looked_for_is_not_looked_for_again(people, tmp_path, st
     assert "lr_find" not in capsys.readouterr().err
 
 
+def test_a_tracker_has_each_step_once(people, tmp_path, stopped):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = stopped(rich(people, tmp_path, "track=tensorboard", "train.save_minutes=null"), 9)
+    train(resume=run)
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    assert [scalar.step for scalar in events.Scalars("batch_loss")] == list(range(1, 19))
+    assert [scalar.step for scalar in events.Scalars("miou2")] == [6, 12, 18]
+
+
 @pytest.mark.slow
 def test_a_process_killed_at_five_random_moments_ends_as_if_it_had_not_been(people, tmp_path):
     more = ("data.workers=2", "train.epochs=6", "train.save_minutes=0.002")

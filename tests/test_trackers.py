@@ -59,7 +59,7 @@ def test_tensorboards_own_reader_finds_everything(tiny):
     found = HParamsPluginData.FromString(data).session_start_info.hparams
     assert found["train.epochs"].number_value == 2
     assert found["model.arch"].string_value == "FPN"
-    assert found["loss"].string_value == "cross_entropy"
+    assert found["loss"].string_value == "cross_entropy + iou"
     plain = train(tiny(*small))
     assert (plain / "history.csv").read_text() == (run / "history.csv").read_text()
 
@@ -110,11 +110,11 @@ def test_wandbs_offline_folder_holds_everything(tiny):
     assert set(together["predictions/all_masks"][0]) == {f"{w}_{n}" for w in ("truth", "prediction") for n in range(3)}
     metrics = json.loads((run / "metrics.json").read_text())
     assert summary["final/miou2"] == pytest.approx(metrics["miou2"])
-    media = next((run / "wandb").glob("offline-run-*")) / "files" / "media" / "images"
-    assert len(list(media.glob("*.png"))) == 2
-    masks = sorted((media / "mask").glob("*.png"))
+    files = next((run / "wandb").glob("offline-run-*")) / "files"
+    assert len(list((files / "media" / "images").glob("*.png"))) == 2
+    masks = [mask["path"] for photograph in together["predictions/all_masks"] for mask in photograph.values()]
     assert len(masks) == 2 * 2 * 3
-    assert all(np.asarray(Image.open(mask)).shape == (32, 64) for mask in masks)
+    assert all(np.asarray(Image.open(files / mask)).shape == (32, 64) for mask in masks)
 
 
 class Pull(Callback):

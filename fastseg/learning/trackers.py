@@ -7,6 +7,7 @@ their classes, and fetch predictions in ways that wipe the Recorder. These write
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,8 @@ class Tracker(Callback):
     def close(self, scores: Mapping[str, Any]) -> None:
         """Take the final scores, and end tracking."""
 
-    def before_fit(self) -> None:
-        """Open with the first fit."""
+    def before_train(self) -> None:
+        """Open with the first epoch, when a resumed run knows at which step it is."""
         if not self.opened and not hasattr(self.learn, "lr_finder"):
             self.opened = True
             self._try(self.open)
@@ -109,7 +110,8 @@ class TensorBoard(Tracker):
         from torch.utils.tensorboard import SummaryWriter
 
         self.logs = self.folder / "tensorboard"
-        self.writer = SummaryWriter(self.logs)
+        # What a killed run has written beyond the step that it goes on from is dropped.
+        self.writer = SummaryWriter(self.logs, purge_step=self._step + 1 if self._step else None)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Take numbers of a step."""
@@ -146,7 +148,9 @@ class WandB(Tracker):
         import wandb
 
         self.package = wandb
-        self.tracked = wandb.init(project="fastseg", name=self.folder.name, dir=str(self.folder),
+        # With the same id a resumed run goes on in the same one.
+        name = re.sub(r"[^\w.-]", "-", self.folder.resolve().name)
+        self.tracked = wandb.init(project="fastseg", name=name, id=name, resume="allow", dir=str(self.folder),
                                   config=self.cfg.model_dump(mode="json"),
                                   settings=wandb.Settings(silent=True, console="off"))  # fmt: skip
 
