@@ -31,7 +31,8 @@ from fastseg.learning.schedules import fit
 
 SIZE, EPOCHS, SEEDS = (192, 128), 6, (0, 1, 2)
 HELD = 100
-# Overrides of the defaults, which are the recipe; each row takes one of them away from the row below it.
+# Overrides of the defaults, which are the recipe. First each row adds one thing to the row above it, up to the recipe;
+# then each changes one thing of it.
 RATES, PLAIN_LOSS, STILL = "train.lr=[3e-4, 3e-3]", "loss=[cross_entropy]", "augment.preset=none"
 INGREDIENTS = {
     "plain cross-entropy": [STILL, PLAIN_LOSS, RATES, "train.batch_size=16"],
@@ -39,6 +40,12 @@ INGREDIENTS = {
     "+ rates 2e-3 and 1e-2": [STILL, PLAIN_LOSS],
     "+ IoU": [STILL],
     "+ flips: the recipe": [],
+    "Lovász for IoU": ["loss=[cross_entropy, lovasz]"],
+    "IoU at all levels": ["loss=[cross_entropy, {name: iou, levels: [0, 1, 2]}]"],
+    "level CE for CE": ["loss=[level_ce, iou]"],
+    "tree-min for both": ["loss=[tree_min]"],
+    "averaged weights": ["train.ema=0.99"],
+    "batch 4": ["train.batch_size=4"],
 }
 TTA = {"none": None, "flip": "flip", "flip + scales": "flip,0.75,1,1.25"}
 
