@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from fastseg.values import Section, Share, Span
 
-# What each preset sets; `none` changes nothing. The evidence is in nbs/01_data.ipynb, and for flips in nbs/03_losses.ipynb.
+# What each preset sets; `none` changes nothing. The evidence is in nbs/01_data.ipynb, for flips in nbs/03_losses.ipynb.
 AUGMENTATIONS: dict[str, dict[str, Any]] = {
     "none": {
         "flip": 0.0, "rotate": 0.0, "scale": (1.0, 1.0), "perspective": 0.0, "brightness": 0.0, "contrast": 0.0,
