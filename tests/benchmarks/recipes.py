@@ -40,12 +40,9 @@ INGREDIENTS = {
     "+ rates 2e-3 and 1e-2": [STILL, PLAIN_LOSS],
     "+ IoU": [STILL],
     "+ flips: the recipe": [],
-    "Lovász for IoU": ["loss=[cross_entropy, lovasz]"],
     "IoU at all levels": ["loss=[cross_entropy, {name: iou, levels: [0, 1, 2]}]"],
     "level CE for CE": ["loss=[level_ce, iou]"],
     "tree-min for both": ["loss=[tree_min]"],
-    "averaged weights": ["train.ema=0.99"],
-    "batch 4": ["train.batch_size=4"],
 }
 TTA = {"none": None, "flip": "flip", "flip + scales": "flip,0.75,1,1.25"}
 
