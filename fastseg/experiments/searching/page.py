@@ -78,7 +78,8 @@ def _header(cfg: Settings, found: Sequence[Entry], best: Entry, metric: str, fol
         f"<header><h1>{escape(cfg.name)}: {escape(best.label)}</h1>{_why(cfg, found, best, metric)}"
         f"<div class='tiles'><div><strong>{best.score:.3f}</strong>{escape(metric)} of the winner, "
         f"{escape(best.stage)} {best.number}</div><div><strong>{len(found)}</strong>trials: {tally}</div>"
-        f"<div><strong>{spent}</strong>of training</div></div><p>The same again, with as few photographs and epochs as the trial had:</p>"
+        f"<div><strong>{spent}</strong>of training</div></div><p>The same again, with as few photographs "
+        "and epochs as the trial had:</p>"
         f"<pre tabindex='0'>{escape(command)}</pre></header>"
     )
 
@@ -119,8 +120,8 @@ def _trials(cfg: Settings, found: Sequence[Entry], metric: str) -> str:
         ])  # fmt: skip
     head = ["rank", f"{escape(shown or 'prediction')}", escape(metric), "settings", "trial", "state", "epochs",
             "parameters", "photographs a second", "time"]  # fmt: skip
-    note = ("Scores are those of the kept epoch at the network's size, for pruned trials those of their last epoch. "
-            "The picture is a trial's prediction for one photograph, where its run folder is on this machine.")  # fmt: skip
+    note = ("Scores are those of the kept epoch at the network's size, for pruned trials of their last epoch. "
+            "Pictures are predictions for one photograph, of trials whose run folder is on this machine.")  # fmt: skip
     return (f"<section id='trials'><h2>All trials</h2><p>{note}</p>{legend(tree)}"
             f"{table(head, rows, 'trials', 'trials by rank')}</section>")  # fmt: skip
 

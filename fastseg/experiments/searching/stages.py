@@ -55,6 +55,7 @@ class Stages:
             ready = {"candidates": [[c.label, c.picks] for c in candidates]}
             study = open_study(self.cfg, stage, self.storage, self.grids[i], ready)
             self.studies.append(study)
+            self._pass_over(i, study)
             wanted = parameters(self.cfg.search.space, self.cfg.search.stage_keys(i))
             candidates = [Candidate(*pair) for pair in study.user_attrs["candidates"]]
             most = self._most(i)
@@ -153,6 +154,14 @@ class Stages:
             spent = f" in {entry.seconds:.0f} s" if entry.seconds else ""
             print(f"{entry.stage} {entry.number}: {entry.label or '–'}:{what}{score}{spent}{self._outlook(found)}",
                   file=sys.stderr, flush=True)  # fmt: skip
+
+    def _pass_over(self, i: int, study: Study) -> None:
+        """Of trials that ended before this process began, say no more than how many there are."""
+        stage = self.cfg.search.stages[i].name
+        ended = [entry for entry in entries(study, stage) if entry.state not in ("running", "waiting")]
+        self.said |= {(entry.stage, entry.number) for entry in ended}
+        if ended:
+            print(f"{stage}: going on after {len(ended)} trials", file=sys.stderr, flush=True)
 
     def _outlook(self, found: Sequence[Entry]) -> str:
         best = comparable(self.cfg, found)
