@@ -30,8 +30,9 @@ def _parse_space(value: Any) -> Any:
         return value
     flat: dict[str, Any] = {}
     for key, spec in _leaves(value, ""):
-        flat.pop(key, None)
-        if spec is not None:
+        if spec is None:
+            flat.pop(key, None)
+        else:
             flat[key] = spec
     return {key: _checked(key, key, spec) for key, spec in flat.items()}
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fastseg.experiments.searching.leaderboard import Entry
 
 CONFIG, TRIALS, FINAL, LEADERBOARD = "search.yaml", "trials", "final", "leaderboard.csv"
+WIDEST = 60  # characters of a column
 
 
 def search(cfg: Settings | None = None, finish: bool = False) -> Path:
@@ -149,12 +150,13 @@ def _told(rows: list[dict[str, str]]) -> list[str]:
     """The score, settings and sizes: of the columns behind `state` those that differ."""
     columns = list(rows[0])[4:]
     left_out = ("reason", "peak_memory_mib", "training_seconds", "run")
-    return [key for key in columns if key not in left_out and not key.startswith("native")
+    told = [key for key in columns if key not in left_out and not key.startswith("native")
             and len({row[key] for row in rows}) > 1]  # fmt: skip
+    return told + ["reason"] * any(row["reason"] for row in rows)
 
 
 def _short(value: str) -> str:
     try:
-        return f"{float(value):.3f}" if "." in value else value
+        return f"{float(value):.4g}" if "." in value else value
     except ValueError:
-        return value
+        return value if len(value) <= WIDEST else f"{value[: WIDEST - 1]}…"

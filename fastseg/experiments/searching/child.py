@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from fastseg.config import load_config
 from fastseg.data.loaders import seg_dataloaders
 from fastseg.errors import InputError
-from fastseg.experiments.searching.facts import facts_of, strip
+from fastseg.experiments.searching.facts import facts_of
 from fastseg.experiments.train import train
 from fastseg.learning.learner import peak_rate
 from fastseg.learning.trackers import Tracker, check_trackers
@@ -130,14 +130,9 @@ def _train(there: Connection, cfg: Settings, run: Path, metric: str) -> dict[str
             if not (run / "config.yaml").is_file():
                 Run(run).write_config(cfg)
             train(cfg, run, cbs=[AskAfterEpochs(there, metric)])
-            found = facts_of(run, metric)
-            strip(run, weights=False)
-            return found
+            return facts_of(run, metric)
     except Timeout:
         raise InputError(f"{run}: another process is at work in it") from None
-    except Pruned:
-        strip(run)
-        raise
 
 
 def _rate(cfg: Settings) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from fastseg.config import dump_config, load_config
 from fastseg.experiments.searching.space import apply, label, trial_settings
 from fastseg.experiments.searching.study import REASON, RETRIES, UNUSED, is_lost, root
-from fastseg.experiments.searching.trials import FACTS, LABEL, PICKS, RUN, SAME
+from fastseg.experiments.searching.trials import ABOUT, FACTS, SAME
 from fastseg.run import with_full_paths, write_rows, write_text
 from fastseg.settings import Settings
 
@@ -43,8 +44,9 @@ class Entry:
 
     @property
     def last(self) -> float | None:
-        """The score, or that of the last epoch."""
-        return self.score if self.score is not None else self.scores[max(self.scores)] if self.scores else None
+        """The score, or that of the last epoch; None for none, and for what is no number."""
+        found = self.score if self.score is not None else self.scores[max(self.scores)] if self.scores else None
+        return found if found is not None and math.isfinite(found) else None
 
 
 def entries(study: Study, stage: str) -> list[Entry]:
@@ -57,14 +59,14 @@ def entries(study: Study, stage: str) -> list[Entry]:
 
 
 def _entry(trial: FrozenTrial, stage: str) -> Entry:
-    known, state = trial.user_attrs, STATES[trial.state]
+    known, state, about = trial.user_attrs, STATES[trial.state], trial.user_attrs.get(ABOUT, {})
     reason = known.get(REASON, "")
     if state == "failed" and not reason:
         reason = f"its process died {RETRIES + 1} times"
     spent = trial.duration.total_seconds() if trial.duration else None
     value = trial.value if state == "complete" else None
-    return Entry(stage, root(trial), state, value, reason, trial.intermediate_values, known.get(LABEL, ""),
-                 known.get(PICKS, {}), known.get(FACTS, {}), known.get(RUN, ""), spent)  # fmt: skip
+    return Entry(stage, root(trial), state, value, reason, trial.intermediate_values, about.get("label", ""),
+                 about.get("picks", {}), known.get(FACTS, {}), about.get("run", ""), spent)  # fmt: skip
 
 
 def ranked(found: Sequence[Entry]) -> list[Entry]:

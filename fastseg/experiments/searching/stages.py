@@ -22,9 +22,9 @@ from fastseg.experiments.searching.leaderboard import (
     write_leaderboard,
 )
 from fastseg.experiments.searching.page import write_page
-from fastseg.experiments.searching.space import grid, parameters
+from fastseg.experiments.searching.space import apply, grid, parameters
 from fastseg.experiments.searching.study import counted, open_storage, open_study, revive
-from fastseg.experiments.searching.trials import Candidate, Objective, TrialFailed
+from fastseg.experiments.searching.trials import Candidate, Objective, TrialFailed, digest
 from fastseg.settings import Settings
 
 TRIALS = "trials"
@@ -40,6 +40,7 @@ class Stages:
         self.storage = open_storage(cfg, folder)
         self.studies: list[Study] = []
         self.grids = self._grids()
+        self.best: Entry | None = None
         self.page_due, self.said = time.monotonic(), set()
 
     @property
@@ -77,8 +78,8 @@ class Stages:
             states = [trial.state for trial in trials]
             if self._out_of_hours():
                 return
-            if TrialState.WAITING in states or (most is not None and len(counted(trials)) < most) or (
-                most is None and self.grids[objective.stage] == []):  # fmt: skip
+            queued, endless = TrialState.WAITING in states, most is None and not self.grids[objective.stage]
+            if queued or endless or (most is not None and len(counted(trials)) < most):
                 self._one_trial(study, objective)
             elif TrialState.RUNNING in states:
                 # Of another worker; should that die, its trial is ours.
@@ -126,7 +127,7 @@ class Stages:
             wanted = parameters(self.cfg.search.space, self.cfg.search.stage_keys(i))
             unique: dict[str, dict[str, Any]] = {}
             for params, picks in grid(wanted) if stage.sampler == "grid" else ():
-                unique.setdefault(repr(sorted(picks.items())), params)
+                unique.setdefault(digest(apply(self.cfg, picks)), params)
             found.append(list(unique.values()))
         total, budget = sum(map(len, found)), self.cfg.search.budget.trials
         if budget is not None and total > budget:
@@ -187,7 +188,9 @@ class Stages:
         found = self.found
         write_leaderboard(self.folder, self.cfg, found, self.metric)
         if best := comparable(self.cfg, found):
-            write_best(self.folder, self.cfg, best[0], self.metric)
+            if best[0] != self.best:
+                write_best(self.folder, self.cfg, best[0], self.metric)
+                self.best = best[0]
             if time.monotonic() >= self.page_due:
                 started = time.monotonic()
                 write_page(self.folder, self.cfg, found, self.studies, self.metric)

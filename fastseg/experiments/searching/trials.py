@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from fastseg.errors import InputError
+from fastseg.experiments.searching.facts import strip
 from fastseg.experiments.searching.jobs import JobFailed, JobPruned, run_job
 from fastseg.experiments.searching.space import (
     RATE,
@@ -26,11 +28,11 @@ from fastseg.experiments.searching.space import (
     with_rate,
 )
 from fastseg.experiments.searching.study import OWNER, REASON, UNUSED, counted, owner, root
-from fastseg.run import HISTORY
 from fastseg.settings import Settings
 
-# User attributes of a trial: what was picked, the settings it came to, its run folder, and what that tells.
-PICKS, LABEL, RUN, FACTS, SAME = "picks", "label", "run", "facts", "same as"
+# User attributes of a trial: what it is (picks, label, run folder, a digest of its settings), what its run folder
+# tells, and the number of an earlier trial of the same settings.
+ABOUT, FACTS, SAME = "about", "facts", "same as"
 
 
 class TrialFailed(Exception):
@@ -79,19 +81,20 @@ class Objective:
         picks = self._picks(trial)
         cfg = self._settings(picks)
         picks = {key: _value(cfg, key) if key == RATE else value for key, value in picks.items()}
-        trial.set_user_attr(PICKS, picks)
-        trial.set_user_attr(LABEL, describe(picks))
-        if (twin := _twin(trial.number, picks, others)) is not None:
+        run = self.folder / f"{self.cfg.search.stages[self.stage].name}-{root(own):03d}"
+        about = {"picks": picks, "label": describe(picks), "run": str(run.resolve()), "settings": digest(cfg)}
+        trial.set_user_attr(ABOUT, about)
+        if (twin := _twin(trial.number, about["settings"], others)) is not None:
             trial.set_user_attr(SAME, twin.number)
             if twin.state == TrialState.PRUNED:
                 raise optuna.TrialPruned
             return twin.value
-        run = self.folder / f"{self.cfg.search.stages[self.stage].name}-{root(own):03d}"
-        trial.set_user_attr(RUN, str(run.resolve()))
         return self._train(trial, cfg.model_copy(update={"name": run.name}), run, set(own.intermediate_values))
 
     def _train(self, trial: Trial, cfg: Settings, run: Path, known: set[int]) -> float:
         def goes_on(epoch: int, score: float) -> bool:
+            if not math.isfinite(score):
+                raise JobFailed(f"{self.metric} is {score} after epoch {epoch}")
             if epoch not in known:
                 trial.report(score, epoch)
             return epoch == cfg.train.epochs or not trial.should_prune()
@@ -100,10 +103,13 @@ class Objective:
             facts = run_job("train", cfg, run, goes_on, metric=self.metric, group=self.cfg.name,
                             memory=self.cfg.search.memory)  # fmt: skip
         except JobPruned:
+            strip(run)
             raise optuna.TrialPruned from None
+        except JobFailed:
+            strip(run)
+            raise
+        strip(run, weights=False)
         trial.set_user_attr(FACTS, facts)
-        if not math.isfinite(facts["value"]):
-            raise JobFailed(f"{self.metric} is {facts['value']} ({run / HISTORY})")
         return facts["value"]
 
     def _in_vain(self, own: FrozenTrial, others: Sequence[FrozenTrial]) -> bool:
@@ -155,9 +161,14 @@ def _value(cfg: Settings, key: str) -> Any:
     return here
 
 
-def _twin(number: int, picks: Picks, others: Sequence[FrozenTrial]) -> FrozenTrial | None:
+def digest(cfg: Settings) -> str:
+    """A word for settings, the same for equal ones."""
+    return hashlib.sha256(cfg.model_dump_json(exclude={"name", "search"}).encode()).hexdigest()[:16]
+
+
+def _twin(number: int, settings: str, others: Sequence[FrozenTrial]) -> FrozenTrial | None:
     """An earlier trial of equal settings that has a result."""
     done = (TrialState.COMPLETE, TrialState.PRUNED)
-    found = (t for t in others if t.number < number and t.state in done and t.user_attrs.get(PICKS) == picks
-             and SAME not in t.user_attrs)  # fmt: skip
+    found = (t for t in others if t.number < number and t.state in done and SAME not in t.user_attrs
+             and t.user_attrs.get(ABOUT, {}).get("settings") == settings)  # fmt: skip
     return next(found, None)
