@@ -137,8 +137,9 @@ def test_the_trial_of_a_dead_process_is_begun_again_with_what_it_reported(cfg, p
     trial = networks.ask({"model.arch": optuna.distributions.CategoricalDistribution(list(ARCHS))})
     trial.report(0.3, 1)
     host, boot, space, _ = study.owner()
-    for who, lost in (([host, boot, space, 2**22 + 1], True), ([host, "another boot", space, 1], True),
-                      ([host, boot, "another container", 1], False), (["elsewhere", boot, space, 1], False)):  # fmt: skip
+    owners = [([host, boot, space, 2**22 + 1], True), ([host, "another boot", space, 1], True),
+              ([host, boot, "another container", 1], False), (["elsewhere", boot, space, 1], False)]  # fmt: skip
+    for who, lost in owners:
         trial.set_user_attr(study.OWNER, who)
         study.revive(networks)
         waiting = [t for t in networks.trials if t.state == TrialState.WAITING]
@@ -171,7 +172,8 @@ def test_a_score_that_is_no_number_is_a_failure(cfg, pretended, monkeypatch):
 
 def test_where_all_fail_there_is_nothing_to_go_on_with(cfg, pretended):
     pretended.faults = {f"networks-{i:03d}": JobFailed(f"fault {i}") for i in range(6)}
-    with pytest.raises(InputError, match=r"no trial came to its end \(6 were begun\); the first failed because: fault 0"):
+    said = r"no trial came to its end \(6 were begun\); the first failed because: fault 0"
+    with pytest.raises(InputError, match=said):
         search(cfg())
 
 
@@ -215,7 +217,8 @@ def test_lr_find_is_asked_once_for_a_network_and_an_optimiser(cfg, pretended):
 def test_workers_draw_from_different_seeds_and_a_queue_is_filled_once(cfg, pretended, tmp_path):
     settings = cfg()
     storage = study.open_storage(settings, tmp_path)
-    opened = [study.open_study(settings, settings.search.stages[0], storage, [{"a": 1}, {"a": 2}], {}) for _ in range(3)]
+    queue = [{"a": 1}, {"a": 2}]
+    opened = [study.open_study(settings, settings.search.stages[0], storage, queue, {}) for _ in range(3)]
     assert [len(one.trials) for one in opened] == [2, 2, 2]
     assert [study.worker_number(one) for one in opened] == [3, 4, 5]
     # Killed while it filled the queue: the next one completes it.
@@ -223,7 +226,7 @@ def test_workers_draw_from_different_seeds_and_a_queue_is_filled_once(cfg, prete
     half.enqueue_trial({"a": 1})
     study.SETTLING, before = 0.1, study.SETTLING
     try:
-        whole = study.open_study(settings, settings.search.stages[1], storage, [{"a": 1}, {"a": 2}], {"x": 3})
+        whole = study.open_study(settings, settings.search.stages[1], storage, queue, {"x": 3})
     finally:
         study.SETTLING = before
     assert [t.system_attrs["fixed_params"] for t in whole.trials] == [{"a": 1}, {"a": 2}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -83,7 +84,10 @@ def _listen(here: Any, process: BaseProcess, answer: Answer | None) -> Any:
             raise JobFailed(ending(process.exitcode))
         kind, *content = said
         if kind == "epoch":
-            here.send(answer is None or answer(*content))
+            goes_on = answer is None or answer(*content)
+            # A process that was killed meanwhile is noticed by its end.
+            with contextlib.suppress(OSError):
+                here.send(goes_on)
         elif kind == "done":
             process.join()
             return content[0]
