@@ -30,8 +30,10 @@ def test_a_training_tells_its_epochs_and_what_its_run_folder_tells(tiny, tmp_pat
 
 
 def test_a_training_without_hope_ends_and_leaves_its_history(tiny, tmp_path):
-    with pytest.raises(JobPruned):
+    with pytest.raises(JobPruned) as caught:
         train_job(tiny("train.epochs=3"), tmp_path / "one", lambda epoch, score: epoch < 2)
+    assert caught.value.facts["parameters"] > 1e6
+    assert caught.value.facts["photographs_per_second"] > 0
     assert len((tmp_path / "one" / "history.csv").read_text().splitlines()) == 3
     assert "ended by Pruned: pruned after epoch 2" in (tmp_path / "one" / "log.txt").read_text()
 

@@ -36,7 +36,7 @@ class Pretended:
         score = ARCHS[cfg.model.arch] + LOSSES[cfg.loss[0].name] - abs(cfg.train.weight_decay - 0.03)
         for epoch in range(1, cfg.train.epochs + 1):
             if not answer(epoch, score * epoch / cfg.train.epochs):
-                raise JobPruned
+                raise JobPruned({"parameters": 5_000_000})
         return {"value": score, "epoch": cfg.train.epochs, "parameters": 5_000_000, "photographs_per_second": 10.0,
                 "seconds": 1.0, "native": {"miou2": score}, "interval": [score - 0.1, score + 0.1]}  # fmt: skip
 

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from fastseg.config import load_config
 from fastseg.data.loaders import seg_dataloaders
 from fastseg.errors import InputError
-from fastseg.experiments.searching.facts import facts_of
+from fastseg.experiments.searching.facts import facts_of, size_and_speed
 from fastseg.experiments.train import train
 from fastseg.learning.learner import peak_rate
 from fastseg.learning.trackers import Tracker, check_trackers
@@ -36,6 +36,10 @@ MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memor
 
 class Pruned(BaseException):
     """The search has no hope in this trial; no Exception, which would be a fault of the training."""
+
+    def __init__(self, said: str, facts: dict[str, Any]):
+        super().__init__(said)
+        self.facts = facts
 
 
 class AskAfterEpochs(Callback):
@@ -61,7 +65,12 @@ class AskAfterEpochs(Callback):
             self.there.send(("epoch", row["epoch"], float(row[self.metric])))
             if not self.there.recv():
                 self._finish_trackers(row)
-                raise Pruned(f"pruned after epoch {row['epoch']}")
+                raise Pruned(f"pruned after epoch {row['epoch']}", self._facts())
+
+    def _facts(self) -> dict[str, Any]:
+        loaders, seconds = self.learn.dls, self.learn.history.seconds
+        parameters = sum(p.numel() for p in self.learn.model.parameters())
+        return size_and_speed(parameters, [loaders.train.n, loaders.valid.n], seconds)
 
     def _finish_trackers(self, row: Mapping[str, Any]) -> None:
         scores = {"pixel_accuracy": None, "classes": {}, **row}
@@ -71,7 +80,7 @@ class AskAfterEpochs(Callback):
 
 
 def serve(there: Connection, job: str, values: Mapping[str, Any], run: str | None, options: Mapping[str, Any]) -> None:
-    """Do a job for the search and send what came of it: ("done", result), ("pruned",) or ("failed", reason)."""
+    """Do a job for the search and send what came of it: ("done", result), ("pruned", facts) or ("failed", reason)."""
     _settle(options)
     cfg = load_config(values)
     try:
@@ -80,8 +89,8 @@ def serve(there: Connection, job: str, values: Mapping[str, Any], run: str | Non
         else:
             answer = {"rate": _rate, "prepare": _prepare}[job](cfg)
         there.send(("done", answer))
-    except Pruned:
-        there.send(("pruned",))
+    except Pruned as pruned:
+        there.send(("pruned", pruned.facts))
     except (KeyboardInterrupt, SystemExit):
         there.send(("stopped",))
     except BaseException as error:

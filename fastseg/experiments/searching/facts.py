@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,18 +21,24 @@ def facts_of(run: Path, metric: str) -> dict[str, Any]:
     scores, found = _json(run / METRICS), _json(run / ENVIRONMENT)
     rows, seconds = _rows(run / HISTORY), [float(row["seconds"]) for row in _rows(run / TIMING)]
     kept = scores["epoch"]
-    photographs = [n for n in (found.get("photographs") or {}).values() if n]
-    speed = sum(photographs) / median(seconds) if photographs and seconds and median(seconds) else None
+    photographs = (found.get("photographs") or {}).values()
     return {
         "value": float(rows[kept - 1][metric]),
         "epoch": kept,
-        "parameters": found.get("parameters"),
-        "photographs_per_second": speed and float(f"{speed:.3g}"),
-        "seconds": round(sum(seconds), 2),
+        **size_and_speed(found.get("parameters"), photographs, seconds),
         "peak_memory_mib": max((found.get("peak_memory_mib") or {}).values(), default=None),
         "native": {key: value for key, value in scores.items() if key.startswith("miou")},
         "interval": (scores.get("intervals") or {}).get(metric),
     }
+
+
+def size_and_speed(
+    parameters: int | None, photographs: Iterable[int | None], seconds: Sequence[float]
+) -> dict[str, Any]:
+    """Facts that a pruned trial has, too; of the photographs of an epoch, and the seconds of each."""
+    count, usual = sum(n or 0 for n in photographs), median(seconds) if seconds else 0
+    speed = float(f"{count / usual:.3g}") if count and usual else None
+    return {"parameters": parameters, "photographs_per_second": speed, "seconds": round(sum(seconds), 2)}
 
 
 def strip(run: Path, weights: bool = True) -> None:

@@ -78,7 +78,7 @@ def parallel_graph(entries: Sequence[Entry], keys: Sequence[str], best: Entry, m
     axes = [key for key in keys if len({str(label(e.picks.get(key))) for e in known}) > 1]
     if len(known) < 2 or not axes:
         return ""
-    wide, high = max(WIDE, 130 * (len(axes) + 1)), HIGH
+    wide, high = max(900, 130 * (len(axes) + 1)), HIGH
     places = [LEFT + 30 + i * (wide - LEFT - 110) / len(axes) for i in range(len(axes) + 1)]
     scales: list[Callable[[Entry], float]] = []
     parts: list[str] = []

@@ -25,7 +25,11 @@ class JobFailed(Exception):
 
 
 class JobPruned(Exception):
-    """A training was ended because its answer was no."""
+    """A training was ended because its answer was no; `facts` are what it told so far."""
+
+    def __init__(self, facts: dict[str, Any]):
+        super().__init__()
+        self.facts = facts
 
 
 @cache
@@ -92,7 +96,7 @@ def _listen(here: Any, process: BaseProcess, answer: Answer | None) -> Any:
             process.join()
             return content[0]
         elif kind == "pruned":
-            raise JobPruned
+            raise JobPruned(content[0])
         elif kind == "stopped":
             raise JobFailed("its process was told to stop")
         else:

@@ -166,7 +166,7 @@ class Stages:
 
     def _outlook(self, found: Sequence[Entry]) -> str:
         best = comparable(self.cfg, found)
-        words = f"; best {best[0].score:.3f} ({best[0].label})" if best else ""
+        words = f"; best {best[0].score:.3f} ({best[0].stage} {best[0].number})" if best else ""
         done = [entry.seconds for entry in found if entry.state in ("complete", "pruned") and entry.seconds]
         left = self._trials_left(found)
         at_work = max(1, sum(entry.state == "running" for entry in found))

@@ -24,7 +24,7 @@ from fastseg.settings import Settings
 STUDY = "study.db"
 GRACE = 3  # heartbeats that may fail to come
 RETRIES = 10  # of a trial whose process died
-REDUCTION = 3  # one of so many trials goes on
+REDUCTION = 2  # one of so many trials goes on: halving, as its name says
 SETTLING = 20.0  # seconds for another worker to fill a study's queue
 # What a worker, or a search that goes on, may have otherwise.
 FREE = ("search.budget", "search.storage", "search.heartbeat", "search.memory", "data.root", "data.workers",

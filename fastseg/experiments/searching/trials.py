@@ -102,7 +102,8 @@ class Objective:
         try:
             facts = run_job("train", cfg, run, goes_on, metric=self.metric, group=self.cfg.name,
                             memory=self.cfg.search.memory)  # fmt: skip
-        except JobPruned:
+        except JobPruned as pruned:
+            trial.set_user_attr(FACTS, pruned.facts)
             strip(run)
             raise optuna.TrialPruned from None
         except JobFailed:
