@@ -19,19 +19,19 @@ import pytest
 from fastseg.config import load_config
 
 pytestmark = pytest.mark.slow
+SPACE = {"model.arch": ["FPN", "Unet"], "loss": [["iou"], ["cross_entropy"]],
+         "train.lr": {"low": 1e-4, "high": 1e-2, "log": True},
+         "train.weight_decay": {"low": 1e-4, "high": 0.1, "log": True}}  # fmt: skip
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 
 
 @pytest.fixture
 def configured(people, tmp_path, monkeypatch):
-    """Writes the configuration of a search: a grid of four, then four trials, one with lr_find for each optimiser."""
+    """Writes the configuration of a search: a grid of four, then four trials of rate and weight decay."""
     monkeypatch.setenv("FASTSEG_CACHE", str(tmp_path / "cache"))
 
     def make(**search):
-        space = {"model.arch": ["FPN", "Unet"], "loss": [["iou"], ["cross_entropy"]],
-                 "train.lr": {"low": 0.1, "high": 10, "log": True, "times": "lr_find"},
-                 "train.weight_decay": {"low": 1e-4, "high": 0.1, "log": True}}  # fmt: skip
-        settings = {"space": space, "budget": {"trials": 8}, "limit": 16, "epochs": 3, "heartbeat": 1, **search}
+        settings = {"space": SPACE, "budget": {"trials": 8}, "limit": 16, "epochs": 3, "heartbeat": 2, **search}
         (tmp_path / "mine.yaml").write_text(json.dumps({
             "out": str(tmp_path / "runs"), "data": {"root": str(people), "size": "32x64", "workers": 0},
             "augment": {"preset": "none"}, "model": {"weights": "none"}, "train": {"batch_size": 4},
@@ -68,19 +68,21 @@ def begun(folder):
     return {run.name: (run / "log.txt").read_text().count("  training on ") for run in (folder / "trials").iterdir()}
 
 
-def trial_process():
+def trial_process(cache):
     """The process of the trial that is being trained: the one that the system should end first."""
     for place in Path("/proc").glob("[0-9]*/oom_score_adj"):
         try:
-            if place.read_text().strip() == "1000":
+            own = str(cache).encode() in (place.parent / "environ").read_bytes()
+            if own and place.read_text().strip() == "1000":
                 return int(place.parent.name)
         except OSError:
             continue
-    return None
+    raise AssertionError("no trial is being trained")
 
 
 def test_killed_at_three_moments_it_loses_no_trial_and_runs_none_twice(configured, tmp_path):
-    words, folder = configured(), tmp_path / "runs" / "mine"
+    rate = {"low": 0.1, "high": 10, "log": True, "times": "lr_find"}
+    words, folder = configured(space={**SPACE, "train.lr": rate}), tmp_path / "runs" / "mine"
     for moment, wait in (("networks 0", 0.7), ("networks 2|networks 3", 4), ("settings 1", 1.2)):
         with start(words) as process:
             until(process, moment)
@@ -104,7 +106,8 @@ def test_killed_at_three_moments_it_loses_no_trial_and_runs_none_twice(configure
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_with_the_shells_status_and_it_goes_on(configured, tmp_path, number):
-    words = configured(budget={"trials": 4}, stages=[{"name": "all", "keys": ["*"], "pruner": "none"}], space={
+    stages = [{"name": "all", "keys": ["*"], "pruner": "none"}]
+    words = configured(budget={"trials": 4}, stages=stages, space={
         "model.arch": ["FPN", "Unet"], "train.weight_decay": {"low": 1e-4, "high": 0.1, "log": True}})  # fmt: skip
     with start(words) as process:
         until(process, "all 0")
@@ -124,8 +127,8 @@ def test_a_signal_ends_it_with_the_shells_status_and_it_goes_on(configured, tmp_
 
 def test_trials_that_raise_diverge_run_out_of_memory_or_are_killed_are_told(configured, tmp_path):
     stages = [{"name": "all", "keys": ["*"], "sampler": "grid"}]
-    words = configured(memory=0.5, epochs=2, stages=stages, space={
-        "train.lr": [1e-3, 1e30], "model.args": [{}, {"nonsense": 1}], "data.size": ["32x64", "2048x2048"]})  # fmt: skip
+    space = {"train.lr": [1e-3, 1e30], "model.args": [{}, {"nonsense": 1}], "data.size": ["32x64", "2048x2048"]}
+    words = configured(memory=0.5, epochs=2, stages=stages, space=space)
     with start(words) as process:
         said = process.communicate()[1]
     assert process.returncode == 0, said
@@ -143,12 +146,10 @@ def test_a_trial_that_the_system_kills_is_failed_and_the_search_goes_on(configur
     stages = [{"name": "networks", "keys": ["*"], "sampler": "grid", "pruner": "none"}]
     words = configured(epochs=30, stages=stages, space={"model.arch": ["FPN", "Unet"]})
     with start(words) as process:
-        until(process, "filling the cache: 6 ")
-        while not (victim := trial_process()):
-            time.sleep(0.01)
         while not list((tmp_path / "runs" / "mine" / "trials").glob("*/history.csv")):
             time.sleep(0.05)
-        os.kill(victim, signal.SIGKILL)
+            assert process.poll() is None
+        os.kill(trial_process(tmp_path / "cache"), signal.SIGKILL)
         said = process.communicate()[1]
     assert process.returncode == 0, said
     found = rows(tmp_path / "runs" / "mine")
