@@ -117,7 +117,7 @@ def test_a_finished_search_is_not_run_again(cfg, pretended, capsys):
         search(cfg("train.seed=1"))
 
 
-@pytest.mark.parametrize("moment", ["networks-002", "settings-000", "settings-004"])
+@pytest.mark.parametrize("moment", ["networks-002", "settings-004"])
 def test_what_is_stopped_goes_on_in_its_own_run_folder(cfg, pretended, moment, capsys):
     pretended.faults[moment] = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
@@ -152,6 +152,22 @@ def test_the_trial_of_a_dead_process_is_begun_again_with_what_it_reported(cfg, p
             again = networks.ask()
             assert again.number == waiting[0].number
             trial = again
+
+
+def test_a_trial_that_another_worker_took_over_is_left_to_it(cfg, pretended, monkeypatch, capsys):
+    def taken_over(job, settings, run=None, answer=None, **options):
+        if run is not None and run.name == "networks-001" and pretended.trained.count("networks-001") == 0:
+            place = f"sqlite:///{run.parents[1]}/study.db"
+            networks = optuna.load_study(study_name="mine-networks", storage=place)
+            networks.tell(1, state=TrialState.FAIL)
+        return pretended(job, settings, run, answer, **options)
+
+    monkeypatch.setattr(trials, "run_job", taken_over)
+    folder = search(cfg())
+    assert "was taken over by another worker" in capsys.readouterr().err
+    assert pretended.trained.count("networks-001") == 2
+    assert len(rows(folder)) == 12
+    assert {row["state"] for row in rows(folder)} <= {"complete", "pruned"}
 
 
 def test_failures_are_recorded_and_the_search_goes_on(cfg, pretended):
