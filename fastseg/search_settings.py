@@ -157,12 +157,17 @@ class SearchSettings(Section):
         for key, spec in self.space.items():
             if CONDITION in spec and (spec[CONDITION] == key or spec[CONDITION] not in self.space):
                 raise ValueError(f"space: {key} is asked when {spec[CONDITION]!r} is set, which is no other key of it")
+        named = {key for i in range(len(self.stages)) for key in self.stage_keys(i)}
+        if left := [key for key in self.space if key not in named]:
+            raise ValueError(f"stages: none of them tries {left[0]}; name it in the keys of one, or use \"*\"")
         for i, stage in enumerate(self.stages):
             keys = self.stage_keys(i)
             if not keys:
                 raise ValueError(f"stages.{i}.keys: no key of the space is left for {stage.name}")
             if stage.sampler == "tpe" and stage.trials is None and self.budget == BudgetSettings(trials=None):
                 raise ValueError("budget: neither trials nor hours, so tpe would never end; set one")
+            if stage.sampler == "grid" and i > 0:
+                raise ValueError(f"stages.{i}.sampler: only the first stage can be a grid; use tpe")
             if stage.sampler == "grid":
                 self._check_grid(i, keys)
         return self

@@ -94,11 +94,13 @@ def test_the_same_command_finds_nothing_to_do_and_finish_trains_the_winner(folde
     assert "networks: going on after 2 trials" in printed.err
     assert "training the winner" in printed.err
     assert "epoch 3/3" in printed.err
-    cfg, best = load_config(folder / "final" / "config.yaml"), load_config(folder / "best.yaml")
+    (final,) = folder.glob("final-*")
+    assert final.name == f"final-{before[0]['stage']}-{int(before[0]['trial']):03d}"
+    cfg, best = load_config(final / "config.yaml"), load_config(folder / "best.yaml")
     assert (cfg.data.limit, cfg.train.epochs, best.data.limit, best.train.epochs) == (None, 3, 6, 2)
     assert cfg.model == best.model
     assert (cfg.train.lr, cfg.train.batch_size) == (best.train.lr, best.train.batch_size)
-    assert (folder / "final" / "metrics.json").is_file()
+    assert (final / "metrics.json").is_file()
     assert printed.out.splitlines()[1].split()[0] == "1"
     assert main([*words, "--finish"]) == 0
     assert "finished already" in capsys.readouterr().err

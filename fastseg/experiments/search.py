@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastseg.config import dump_config, load_config
 from fastseg.errors import InputError
-from fastseg.run import tidy, with_full_paths, write_text
+from fastseg.run import with_full_paths, write_text
 from fastseg.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ def search(cfg: Settings | None = None, finish: bool = False) -> Path:
 
     The same call goes on with a search that was stopped or killed, and shares it with other processes that make it;
     of a finished one it writes the pages anew. With `finish`, the winner is then trained on all the data with the
-    whole schedule, in the folder `final`. As each trial is trained in a process of its own, a script that calls this
-    needs the usual `if __name__ == "__main__":`.
+    whole schedule, in a folder `final-…` beside them. As each trial is trained in a process of its own, a script that
+    calls this needs the usual `if __name__ == "__main__":`.
 
     Raises `InputError` for settings and data that no trial can be made of, and where all trials failed. Ctrl-C and
     SIGTERM stop after a batch, once its checkpoint is written, with KeyboardInterrupt or SystemExit.
@@ -73,7 +73,6 @@ def _make_folder(cfg: Settings) -> Path:
         (folder / TRIALS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"out: cannot make {folder}: {error.strerror}; name a folder you may write to") from None
-    tidy(folder)
     write_text(folder / CONFIG, dump_config(with_full_paths(cfg)))
     return folder
 
@@ -85,8 +84,8 @@ def _finish(cfg: Settings, folder: Path, best: Entry, metric: str) -> Path:
     from fastseg.run import CONFIG as RUN_CONFIG
     from fastseg.run import Run
 
-    final = finished_settings(cfg, best, metric).model_copy(update={"name": FINAL})
-    run = folder / FINAL
+    name = f"{FINAL}-{best.stage}-{best.number:03d}"
+    final, run = finished_settings(cfg, best, metric).model_copy(update={"name": name}), folder / name
     run.mkdir(exist_ok=True)
     if not (run / RUN_CONFIG).is_file():
         Run(run).write_config(final)
@@ -149,7 +148,7 @@ def table_of(folder: Path, most: int = 10) -> str:
 def _told(rows: list[dict[str, str]]) -> list[str]:
     """The score, settings and sizes: of the columns behind `state` those that differ."""
     columns = list(rows[0])[4:]
-    left_out = ("reason", "peak_memory_mib", "training_seconds", "run")
+    left_out = ("reason", "peak_memory_mib", "training_seconds", "run_seconds", "run")
     told = [key for key in columns if key not in left_out and not key.startswith("native")
             and len({row[key] for row in rows}) > 1]  # fmt: skip
     return told + ["reason"] * any(row["reason"] for row in rows)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Mapping
 from multiprocessing import parent_process
@@ -82,15 +83,16 @@ class AskAfterEpochs(Callback):
 def serve(there: Connection, job: str, values: Mapping[str, Any], run: str | None, options: Mapping[str, Any]) -> None:
     """Do a job for the search and send what came of it: ("done", result), ("pruned", facts) or ("failed", reason)."""
     _settle(options)
-    cfg = load_config(values)
+    cfg, started = load_config(values), time.monotonic()
     try:
         if job == "train":
             answer = _train(there, cfg, Path(run), options["metric"])
+            answer["run_seconds"] = round(time.monotonic() - started, 2)
         else:
             answer = {"rate": _rate, "prepare": _prepare}[job](cfg)
         there.send(("done", answer))
     except Pruned as pruned:
-        there.send(("pruned", pruned.facts))
+        there.send(("pruned", {**pruned.facts, "run_seconds": round(time.monotonic() - started, 2)}))
     except (KeyboardInterrupt, SystemExit):
         there.send(("stopped",))
     except BaseException as error:

@@ -118,6 +118,7 @@ def _rows(cfg: Settings, found: Sequence[Entry], metric: str) -> Iterator[dict[s
             "photographs_per_second": facts.get("photographs_per_second", ""),
             "peak_memory_mib": facts.get("peak_memory_mib", ""),
             "training_seconds": facts.get("seconds", ""),
+            "run_seconds": facts.get("run_seconds", ""),
             "seconds": "" if entry.seconds is None else round(entry.seconds, 1),
             "run": entry.run,
         }

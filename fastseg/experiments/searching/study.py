@@ -28,7 +28,7 @@ REDUCTION = 2  # one of so many trials goes on: halving, as its name says
 SETTLING = 20.0  # seconds for another worker to fill a study's queue
 # What a worker, or a search that goes on, may have otherwise.
 FREE = ("search.budget", "search.storage", "search.heartbeat", "search.memory", "data.root", "data.workers",
-        "data.cache", "out", "track", "live")  # fmt: skip
+        "data.cache", "out", "track", "live", "train.epochs", "train.frozen_epochs", "train.patience")  # fmt: skip
 # User attributes of a trial.
 REASON, UNUSED, OWNER = "reason", "unused", "owner"
 
