@@ -126,7 +126,7 @@ def _walk(values: Mapping[str, Any], way: str) -> Iterator[tuple[str, Any]]:
 
 
 def _check_same(cfg: Settings, name: str, before: Mapping[str, Any]) -> None:
-    now = flat(cfg)
+    now, before = flat(cfg), {key: value for key, value in before.items() if not key.startswith(FREE)}
     for key in [*now, *(key for key in before if key not in now)]:
         if now.get(key) != before.get(key):
             raise InputError(f"{key}: the search {name} was begun with {before.get(key)}, not {now.get(key)}; leave "
