@@ -100,6 +100,8 @@ def serve(there: Connection, job: str, values: Mapping[str, Any], run: str | Non
             _note(Path(run))
         there.send(("failed", reason(error)))
     there.close()
+    # All is written; to take torch down in order would keep the search waiting for nothing.
+    os._exit(0)
 
 
 def _settle(options: Mapping[str, Any]) -> None:
