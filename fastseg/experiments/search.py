@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from fastseg.config import dump_config, load_config
 from fastseg.errors import InputError
-from fastseg.run import with_full_paths, write_text
+from fastseg.run import with_full_paths
 from fastseg.settings import Settings
+from fastseg.writing import write_text
 
 if TYPE_CHECKING:
     from fastseg.experiments.searching.leaderboard import Entry

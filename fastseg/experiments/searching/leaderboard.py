@@ -15,8 +15,9 @@ from fastseg.config import dump_config, load_config
 from fastseg.experiments.searching.space import apply, label, trial_settings
 from fastseg.experiments.searching.study import REASON, RETRIES, UNUSED, is_lost, root
 from fastseg.experiments.searching.trials import ABOUT, FACTS, SAME
-from fastseg.run import with_full_paths, write_rows, write_text
+from fastseg.run import with_full_paths
 from fastseg.settings import Settings
+from fastseg.writing import write_rows, write_text
 
 LEADERBOARD, BEST = "leaderboard.csv", "best.yaml"
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed",

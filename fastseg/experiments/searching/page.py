@@ -25,8 +25,8 @@ from fastseg.experiments.searching.space import label
 from fastseg.hierarchy import Hierarchy
 from fastseg.pages.charts import bar, legend, table
 from fastseg.pages.document import document, jpeg_url
-from fastseg.run import write_text
 from fastseg.settings import Settings
+from fastseg.writing import write_text
 
 PAGE = "search.html"
 THUMBNAIL = (176, 120)
