@@ -108,7 +108,7 @@ def test_a_compiled_network_trains_like_the_plain_one(tiny):
 
 def test_want_of_memory_says_what_to_lower(tiny):
     cfg = tiny("train.batch_size=4")
-    said = r"train\.batch_size: 4 photographs of 32x64 do not fit into memory; lower it .* or data\.size"
+    said = r"out of memory: 4 photographs of 32x64 at a time do not fit; lower train\.batch_size .* or data\.size"
     for fault in (torch.OutOfMemoryError("CUDA out of memory"), MemoryError()):
         with pytest.raises(InputError, match=said), limits_explained(cfg):
             raise fault
@@ -131,7 +131,7 @@ def test_a_run_without_memory_ends_in_one_line(tiny, monkeypatch):
         return learn
 
     monkeypatch.setattr(prepare, "seg_learner", learner)
-    with pytest.raises(InputError, match="do not fit into memory"):
+    with pytest.raises(InputError, match="out of memory: 4 photographs of 32x64"):
         train(tiny())
 
 

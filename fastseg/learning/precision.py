@@ -83,8 +83,8 @@ def limits_explained(cfg: Settings) -> Iterator[None]:
         if _is_for_memory(error):
             high, wide = cfg.data.size
             raise InputError(
-                f"train.batch_size: {cfg.train.batch_size} photographs of {high}x{wide} do not fit into memory; lower "
-                "it (train.accumulate makes up for that) or data.size"
+                f"out of memory: {cfg.train.batch_size} photographs of {high}x{wide} at a time do not fit; lower "
+                "train.batch_size (train.accumulate makes up for that) or data.size"
             ) from error
         if cfg.train.compile and type(error).__module__.startswith(COMPILERS):
             said = " ".join(str(error).split())[:200]
