@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -221,6 +222,30 @@ def test_a_tracker_has_each_step_once(people, tmp_path, stopped):
     events = EventAccumulator(str(run / "tensorboard")).Reload()
     assert [scalar.step for scalar in events.Scalars("batch_loss")] == list(range(1, 19))
     assert [scalar.step for scalar in events.Scalars("miou2")] == [6, 12, 18]
+
+
+@pytest.mark.slow
+def test_a_process_killed_at_five_random_moments_ends_as_if_it_had_not_been(people, tmp_path):
+    more = ("data.workers=2", "train.epochs=6", "train.save_minutes=0.002")
+    (tmp_path / "cfg.yaml").write_text(dump_config(rich(people, tmp_path / "runs", *more)))
+    whole = train(rich(people, tmp_path / "whole", *more))
+    chance, kills = random.Random(), 0
+    words, found = ["--config", str(tmp_path / "cfg.yaml")], []
+    while kills < 5:
+        command = [sys.executable, "-m", "fastseg.cli", "train", *words]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            while not (line := process.stderr.readline()).startswith("training on"):
+                assert line, "it ended by itself"
+            time.sleep(chance.uniform(0, 3))
+            process.send_signal(signal.SIGKILL)
+            found.append(line.strip())
+        assert process.returncode == -signal.SIGKILL
+        kills += 1
+        (run,) = (tmp_path / "runs").iterdir()
+        words = ["--resume", str(run)]
+    assert train(resume=run) == run
+    print(*found, sep="\n")
+    assert_same(run, whole)
 
 
 @pytest.mark.slow
