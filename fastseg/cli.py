@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fastseg import __version__, commands
 from fastseg.errors import InputError
@@ -72,6 +72,12 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=getattr(commands, f"{name}_command"), settings=settings)
         return sub
 
+    _commands_of_runs(command)
+    _commands_of_data(command)
+    return parser
+
+
+def _commands_of_runs(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub = command("train", "train a network and write a run folder", settings="*")
     sub.add_argument("--config", default=None, metavar="NAME|FILE", help="a preset (default: sample) or a YAML file")
     sub.add_argument("--resume", default=None, metavar="RUN", help="go on with a run that was cut off")
@@ -92,6 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("report", "write one page that explains a finished run, report.html")
     sub.add_argument("run_folder", metavar="RUN", help="a folder that `fastseg train` or save_run wrote")
 
+
+def _commands_of_data(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub = command("check", "read a whole dataset and say what is wrong and what it holds", settings="*")
     sub.add_argument("folder", nargs="+", metavar="DIR", help="the dataset, or several; in the place of data.root")
     sub.add_argument("--config", default=None, metavar="NAME|FILE", help="a preset (default: sample) or a YAML file")
@@ -122,7 +130,6 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--valid-ids", type=os.path.expanduser, metavar="FILE", help="ids to validate on, one a line")
     sub.add_argument("--valid-fraction", type=float, default=0.2, metavar="F", help="or a random share of all (0.2)")
     sub.add_argument("--seed", type=int, default=0, metavar="S", help="another one, another outcome (0)")
-    return parser
 
 
 def _scoring_options(sub: argparse.ArgumentParser) -> None:

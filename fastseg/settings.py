@@ -104,7 +104,7 @@ class TrainSettings(Section):
         "auto", description="arithmetic of the network in training: fp32, fp16, bf16; auto: bf16 on a GPU that has it"
     )
     channels_last: bool | None = Field(None, description="memory format; null: what is faster on the device")
-    compile: bool = Field(False, description="torch.compile: a slow first epoch, faster ones after it")
+    compile: bool = Field(False, description="torch.compile the network in place; time an epoch without it, too")
     keep: Literal["best", "last"] = Field("best", description="weights to keep: of the best epoch, or last")
     monitor: str | None = Field(
         None, description="column of history.csv that says what is best (null: the deepest miou); of losses the lowest"

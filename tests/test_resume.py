@@ -150,6 +150,18 @@ def test_of_a_damaged_checkpoint_the_one_before_is_used(whole, people, tmp_path,
     assert_same(run, whole)
 
 
+def test_one_that_was_cut_while_its_folder_was_written_is_not_taken_for_finished(whole, people, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_examples", lambda *given: power_cut())
+        with pytest.raises(OSError, match="power"):
+            train(rich(people, tmp_path))
+    (run,) = tmp_path.iterdir()
+    assert not (run / "metrics.json").exists()
+    train(resume=run)
+    assert (run / "report.html").is_file()
+    assert_same(run, whole)
+
+
 def test_ctrl_c_leaves_a_whole_run_that_can_be_gone_on_with(whole, people, tmp_path, stopped, capsys):
     before = signal.getsignal(signal.SIGINT)
     run = stopped(rich(people, tmp_path), 9, lambda: os.kill(os.getpid(), signal.SIGINT), KeyboardInterrupt)

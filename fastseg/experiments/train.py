@@ -185,7 +185,6 @@ def save_run(learn: Learner, path: str | Path, marks: Mapping[str, Any] | None =
     leaks = getattr(learn.dls, "leaks", [])
     # The word itself, so that nobody takes such scores for honest ones.
     words = {"keep": keep, "epoch": kept, **({"leak": leaks} if leaks else {}), **(marks or {})}
-    write_json(run / METRICS, {**scored.scores, **words})
     if history := learn.history.rows:
         write_rows(run / HISTORY, history)
         write_rows(
@@ -201,6 +200,8 @@ def save_run(learn: Learner, path: str | Path, marks: Mapping[str, Any] | None =
     keep_counts(Run(run), scored.scores, scored.counts)
     write_examples(run, scored.examples)
     write_json(run / ENVIRONMENT, environment(learn))
+    # After all that it stands for: a run that has it is taken for finished.
+    write_json(run / METRICS, {**scored.scores, **words})
     finish_trackers(learn, scored.scores)
     report(run)
     return run

@@ -21,7 +21,7 @@ COMPILERS = ("torch._dynamo", "torch._inductor")
 def chosen_precision(settings: TrainSettings, device: torch.device) -> str:
     """fp32, fp16 or bf16; `auto` is bf16 on a GPU that has it, and fp32 elsewhere.
 
-    A CPU without units for bf16 imitates it: a step was seen at 17 × the time. Raises `InputError` for
+    A CPU without units for bf16 imitates it: a step was seen at 16 × the time. Raises `InputError` for
     fp16 on a CPU, and bf16 on a GPU that only imitates it.
     """
     has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

@@ -12,7 +12,7 @@ from fastseg.learning.optimizers import FusedAdam
 
 pytestmark = pytest.mark.slow
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-# A CPU without units for bf16 imitates it, at 17 x the time: there a small batch, and fewer rounds.
+# A CPU without units for bf16 imitates it, at 16 x the time: there a small batch, and fewer rounds.
 SIZE, BATCH = (128, 128), 16 if DEVICE.type == "cuda" else 4
 X, Y = torch.randn(BATCH, 3, *SIZE, device=DEVICE), torch.randint(0, 7, (BATCH, *SIZE), device=DEVICE)
 
