@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fastseg.data.sample import draw_sample
     from fastseg.errors import InputError
     from fastseg.experiments.report import report
+    from fastseg.experiments.search import search
     from fastseg.experiments.train import save_run, train
     from fastseg.hierarchy import PASCAL_PART, Hierarchy
     from fastseg.inference.compare import compare
@@ -49,6 +50,7 @@ _HOMES = {
     "data.sample": ("draw_sample",),
     "errors": ("InputError",),
     "experiments.report": ("report",),
+    "experiments.search": ("search",),
     "experiments.train": ("save_run", "train"),
     "hierarchy": ("PASCAL_PART", "Hierarchy"),
     "inference.compare": ("compare",),
@@ -105,6 +107,7 @@ __all__ = [
     "load_config",
     "report",
     "save_run",
+    "search",
     "seg_dataloaders",
     "seg_learner",
     "seg_splitter",

@@ -19,6 +19,7 @@ fastseg train --print-config                    every setting, its value and its
 fastseg check DIR --report page.html            what is wrong with a dataset, and what it holds
 fastseg evaluate RUN --data.root DIR            scores of a finished run on a folder of photographs and masks
 fastseg compare RUN RUN                         how sure the difference between two runs is
+fastseg search --config search_sample           which network, loss and settings: many short trainings
 """
 
 
@@ -94,6 +95,10 @@ def _commands_of_runs(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub = command("compare", "compare runs photograph by photograph with the first of them", settings="data.")
     sub.add_argument("run_folders", nargs="+", metavar="RUN", help="two runs or more")
     _scoring_options(sub)
+
+    sub = command("search", "try networks, losses and settings in many short trainings", settings="*")
+    sub.add_argument("--config", default=None, metavar="NAME|FILE", help="a preset or a YAML file with search: in it")
+    sub.add_argument("--finish", action="store_true", help="then train the winner on all the data, as configured")
 
     sub = command("report", "write one page that explains a finished run, report.html")
     sub.add_argument("run_folder", metavar="RUN", help="a folder that `fastseg train` or save_run wrote")

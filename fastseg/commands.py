@@ -82,6 +82,17 @@ def compare_command(args: Namespace, overrides: Sequence[str]) -> None:
     print(json.dumps(found, indent=1) if args.json else comparison_table(found, tree))
 
 
+def search_command(args: Namespace, overrides: Sequence[str]) -> None:
+    """Search, and show the best trials."""
+    from fastseg.config import load_config
+    from fastseg.experiments.search import search, table_of
+
+    folder = search(load_config(args.config or "search_sample", *overrides), args.finish)
+    print(table_of(folder))
+    names = ", ".join(sorted(file.name for file in folder.iterdir()))
+    print(f"\n{folder}/\n    {names}")
+
+
 def report_command(args: Namespace, overrides: Sequence[str]) -> None:
     """Write the page of a run."""
     from fastseg.experiments.report import report

@@ -17,7 +17,7 @@ from fastseg.loss_settings import LOSSES, LossBase, as_losses
 from fastseg.settings import Settings
 
 # These hold names that are the user's own, so a later one replaces an earlier one whole.
-REPLACED = ("hierarchy", "mirror", "loss")
+REPLACED = ("hierarchy", "mirror", "loss", "search.space")
 
 
 class UniqueKeys(yaml.SafeLoader):
@@ -151,7 +151,7 @@ def _item(items: list[Any], part: str, key: str) -> Any:
 
 
 def _default(way: list[str]) -> Any:
-    here: Any = Settings().model_dump(mode="json") if way[0] == "loss" else {}
+    here: Any = Settings().model_dump(mode="json") if way[0] in ("loss", "search") else {}
     for part in way:
         here = here.get(part, {}) if isinstance(here, dict) else {}
     return here if isinstance(here, (dict, list)) else {}

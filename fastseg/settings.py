@@ -11,6 +11,7 @@ from fastseg.augmentations import AugmentSettings
 from fastseg.errors import InputError
 from fastseg.hierarchy import PASCAL_PART, Hierarchy
 from fastseg.loss_settings import LOSSES, CrossEntropySettings, IoUSettings, LossSettings, as_losses, check_loss
+from fastseg.search_settings import SearchSettings
 from fastseg.values import Rate, Section, Size
 
 # What smp 0.5–0.6 asks of height and width; None takes any size. `test_config.py` holds it against smp's classes.
@@ -141,6 +142,7 @@ class Settings(Section):
     live: list[Literal["curves", "prediction"]] = Field(
         ["curves"], description="in a notebook drawn anew after each epoch: curves, prediction (of one photograph)"
     )
+    search: SearchSettings = Field(SearchSettings(), description="what `fastseg search` tries, and how long")
     out: str = Field("runs", description="folder that run folders are made in")
 
     @field_validator("hierarchy", mode="before")

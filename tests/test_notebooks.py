@@ -10,7 +10,8 @@ from nbclient import NotebookClient
 FOLDER = Path(__file__).resolve().parents[1] / "nbs"
 NOTEBOOKS = sorted(path.name for path in FOLDER.glob("*.ipynb"))
 SMALL = ["data.sample.train=16", "data.sample.valid=4", "data.sample.size=96x128", "data.size=64x64",
-         "train.batch_size=8", "data.workers=0"]  # fmt: skip
+         "train.batch_size=8", "data.workers=0", "search.budget.trials=4", "search.space.model.arch=[FPN, Unet]",
+         "search.space.loss=[[iou]]", "search.space.train.lr={low: 1.0e-3, high: 1.0e-2}"]  # fmt: skip
 
 
 def pictures(notebook):

@@ -13,7 +13,7 @@ from fastseg.run import CONFIG, METRICS, with_full_paths
 from fastseg.settings import Settings
 
 # What may be other than before: where things lie and how they are read, which changes no number.
-FREE = ("data.root", "data.workers", "data.cache", "track", "train.save_minutes")
+FREE = ("data.root", "data.workers", "data.cache", "track", "train.save_minutes", "search")
 
 
 def run_config(run: str | Path, *overrides: str) -> tuple[Path, Settings]:

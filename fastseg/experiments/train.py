@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fastai.callback.core import Callback
 from fastai.learner import Learner
 from fastcore.imports import IN_NOTEBOOK
 from fastcore.xtras import ContextManagers
@@ -49,28 +50,31 @@ from fastseg.settings import Settings
 from fastseg.writing import tidy, write_json, write_rows
 
 
-def train(cfg: Settings | None = None, resume: str | Path | None = None) -> Path:
+def train(
+    cfg: Settings | None = None, resume: str | Path | None = None, cbs: Sequence[Callback] = ()
+) -> Path:
     """Train as configured and write a run folder; returns it.
 
     With `resume`, go on with that run, where it was cut off (on a CPU to the bit), under its own configuration; a `cfg`
-    given beside it may differ in where data lie and how they are read. A finished run is returned as it is.
+    given beside it may differ in where data lie and how they are read. A finished run is returned as it is. `cbs` are
+    added to our own callbacks.
 
     Everything that can be wrong before the first step raises `InputError` before the folder is made; a file that turns
     out bad later raises it and the folder stays. Ctrl-C and SIGTERM stop after the batch; once the best weights so far
     are written as a run (whose `metrics.json` says `interrupted`), KeyboardInterrupt or SystemExit is raised.
     """
     if resume is None:
-        return _train(load_config() if cfg is None else cfg)
+        return _train(load_config() if cfg is None else cfg, None, cbs)
     run, own = run_config(resume)
     if cfg is not None:
         check_same(run, cfg)
     if is_finished(run):
         print_line(f"{run}: finished already, nothing to go on with")
         return run
-    return _train(own if cfg is None else cfg, run)
+    return _train(own if cfg is None else cfg, run, cbs)
 
 
-def _train(cfg: Settings, run: Path | None = None) -> Path:
+def _train(cfg: Settings, run: Path | None, cbs: Sequence[Callback]) -> Path:
     check_trackers(cfg)
     with RunLog() as log, deterministic(cfg.train.deterministic):
         checkpoint = None
@@ -90,7 +94,7 @@ def _train(cfg: Settings, run: Path | None = None) -> Path:
         tidy(run)
         Run(run).write_config(cfg)
         learn.history.file = run / HISTORY
-        learn.add_cbs([checkpoint, *watchers(cfg, run, monitor, log)])
+        learn.add_cbs([checkpoint, *watchers(cfg, run, monitor, log), *cbs])
         _say_start(learn, run)
         return _fit_and_save(learn, rate, run)
 

@@ -236,6 +236,6 @@ def hyper_parameters(cfg: Settings) -> Iterator[tuple[str, Any]]:
             elif value:
                 yield f"{path}{key}", str(value)
 
-    plain = cfg.model_dump(mode="json", exclude={"hierarchy", "mirror", "loss", "track", "out"})
+    plain = cfg.model_dump(mode="json", exclude={"hierarchy", "mirror", "loss", "track", "search", "out"})
     yield from walk(plain, "")
     yield "loss", " + ".join(loss.name for loss in cfg.loss)

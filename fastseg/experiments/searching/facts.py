@@ -1,0 +1,58 @@
+"""What a trial's run folder tells: its score, the network's size and speed; and what of it need not be kept."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from fastseg.run import ENVIRONMENT, HISTORY, LAST, METRICS, TIMING, WEIGHTS
+
+
+def facts_of(run: Path, metric: str) -> dict[str, Any]:
+    """Of a finished run: `value`, the metric in the history's row of the kept epoch; scores at native size; numbers.
+
+    `photographs_per_second` are those trained and validated in an epoch by its median time.
+    """
+    scores, found = _json(run / METRICS), _json(run / ENVIRONMENT)
+    rows, seconds = _rows(run / HISTORY), [float(row["seconds"]) for row in _rows(run / TIMING)]
+    kept = scores["epoch"]
+    photographs = (found.get("photographs") or {}).values()
+    return {
+        "value": float(rows[kept - 1][metric]),
+        "epoch": kept,
+        **size_and_speed(found.get("parameters"), photographs, seconds),
+        "peak_memory_mib": max((found.get("peak_memory_mib") or {}).values(), default=None),
+        "native": {key: value for key, value in scores.items() if key.startswith("miou")},
+        "interval": (scores.get("intervals") or {}).get(metric),
+    }
+
+
+def size_and_speed(
+    parameters: int | None, photographs: Iterable[int | None], seconds: Sequence[float]
+) -> dict[str, Any]:
+    """Facts that a pruned trial has, too; of the photographs of an epoch, and the seconds of each."""
+    count, usual = sum(n or 0 for n in photographs), median(seconds) if seconds else 0
+    speed = float(f"{count / usual:.3g}") if count and usual else None
+    return {"parameters": parameters, "photographs_per_second": speed, "seconds": round(sum(seconds), 2)}
+
+
+def strip(run: Path, weights: bool = True) -> None:
+    """Remove the checkpoints of a run that nobody goes on with and, unless told otherwise, its weights."""
+    shutil.rmtree(run / LAST, ignore_errors=True)
+    (run / ".lock").unlink(missing_ok=True)
+    if weights:
+        (run / WEIGHTS).unlink(missing_ok=True)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
