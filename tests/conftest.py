@@ -6,6 +6,9 @@ from pathlib import Path
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Threads that wait in sleep: spinning ones take the two cores from the processes that have work.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Tests in several processes share the cores already.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
@@ -48,15 +51,20 @@ def spoiled(people, tmp_path_factory):
     return root, plant(root)
 
 
+def tiny_settings(root, out, *overrides):
+    """Settings that train in seconds: 32x64, batch 4, one epoch, no flips, pretrained weights or worker processes."""
+    return load_config(
+        {"name": "tiny", "out": str(out), "data": {"root": str(root), "size": "32x64", "workers": 0},
+         "augment": {"preset": "none"}, "model": {"weights": "none"}, "train": {"epochs": 1, "batch_size": 4}},
+        *overrides)  # fmt: skip
+
+
 @pytest.fixture
 def tiny(drawn, tmp_path):
-    """Settings that train in seconds: 32x64, batch 4, one epoch, no flips, pretrained weights or worker processes."""
+    """Makes such settings, whose runs go into the test's own folder."""
 
     def make(*overrides, root=drawn):
-        return load_config(
-            {"name": "tiny", "out": str(tmp_path / "runs"), "data": {"root": str(root), "size": "32x64", "workers": 0},
-             "augment": {"preset": "none"}, "model": {"weights": "none"}, "train": {"epochs": 1, "batch_size": 4}},
-            *overrides)  # fmt: skip
+        return tiny_settings(root, tmp_path / "runs", *overrides)
 
     return make
 
@@ -76,9 +84,18 @@ def quiet(tiny):
     return make
 
 
-@pytest.fixture
-def run(tiny) -> Path:
-    """A run folder of one frozen and two whole epochs."""
+@pytest.fixture(scope="session")
+def trained(drawn, tmp_path_factory) -> Path:
+    """A run folder of one frozen and two whole epochs, to be read only."""
     from fastseg.experiments.train import train
 
-    return train(tiny("train.epochs=2", "train.frozen_epochs=1"))
+    out = tmp_path_factory.mktemp("trained") / "runs"
+    return train(tiny_settings(drawn, out, "train.epochs=2", "train.frozen_epochs=1"))
+
+
+@pytest.fixture
+def run(trained, tmp_path) -> Path:
+    """A copy of the run folder `trained`."""
+    import shutil
+
+    return Path(shutil.copytree(trained, tmp_path / "runs" / trained.name))
