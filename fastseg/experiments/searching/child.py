@@ -100,8 +100,9 @@ def serve(there: Connection, job: str, values: Mapping[str, Any], run: str | Non
             _note(Path(run))
         there.send(("failed", reason(error)))
     there.close()
-    # All is written; to take torch down in order would keep the search waiting for nothing.
-    os._exit(0)
+    if job != "prepare":
+        # All is written; to take torch down in order would keep the search waiting for nothing.
+        os._exit(0)
 
 
 def _settle(options: Mapping[str, Any]) -> None:
@@ -175,5 +176,3 @@ def _note(run: Path) -> None:
             file.write(traceback.format_exc())
     except OSError:
         return
-
-

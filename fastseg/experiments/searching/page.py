@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
 import optuna
 from optuna.study import Study
 from optuna.trial import TrialState
@@ -22,7 +23,7 @@ from fastseg.experiments.reporting.pictures import colour_mask
 from fastseg.experiments.searching.graphs import curves_graph, parallel_graph, speed_graph
 from fastseg.experiments.searching.leaderboard import BEST, Entry, comparable, ranked
 from fastseg.experiments.searching.space import label
-from fastseg.hierarchy import Hierarchy
+from fastseg.hierarchy import IGNORE_INDEX, Hierarchy
 from fastseg.pages.charts import bar, legend, table
 from fastseg.pages.document import document, jpeg_url
 from fastseg.settings import Settings
@@ -30,7 +31,7 @@ from fastseg.writing import write_text
 
 PAGE = "search.html"
 THUMBNAIL = (176, 120)
-SHARED = 5  # trials of a stage from which the importance of its settings can be told
+FEWEST = 5  # trials of a stage from which the importance of its settings can be told
 
 
 def write_page(folder: Path, cfg: Settings, found: Sequence[Entry], studies: Sequence[Study], metric: str) -> Path:
@@ -104,7 +105,7 @@ def _why(cfg: Settings, found: Sequence[Entry], best: Entry, metric: str) -> str
 
 def _trials(cfg: Settings, found: Sequence[Entry], metric: str) -> str:
     tree, order = cfg.classes(), ranked(found)
-    shown = _shared([entry.run for entry in order if entry.state == "complete"])
+    shown = _shared([entry.run for entry in order if entry.state == "complete"], tree)
     rows = []
     for rank, entry in enumerate(order, 1):
         facts, complete = entry.facts, entry.state == "complete"
@@ -118,18 +119,23 @@ def _trials(cfg: Settings, found: Sequence[Entry], metric: str) -> str:
             f"{size / 1e6:.2f} M" if size else "", f"{speed:g}" if speed else "",
             f"{entry.seconds:.0f} s" if entry.seconds else "",
         ])  # fmt: skip
-    head = ["rank", f"{escape(shown or 'prediction')}", escape(metric), "settings", "trial", "state", "epochs",
+    head = ["rank", "prediction", escape(metric), "settings", "trial", "state", "epochs",
             "parameters", "photographs a second", "time"]  # fmt: skip
     note = ("Scores are those of the kept epoch at the network's size, for pruned trials of their last epoch. "
-            "Pictures are predictions for one photograph, of trials whose run folder is on this machine.")  # fmt: skip
+            f"Pictures are predictions for {escape(shown or 'a photograph')}, or another where the run did not keep "
+            "that; of trials whose run folder is on this machine.")  # fmt: skip
     return (f"<section id='trials'><h2>All trials</h2><p>{note}</p>{legend(tree)}"
             f"{table(head, rows, 'trials', 'trials by rank')}</section>")  # fmt: skip
 
 
-def _shared(runs: Sequence[str]) -> str | None:
-    """The photograph that most runs have among their examples."""
-    names = Counter(example.name for run in runs for example in _examples(run))
-    return min(names, key=lambda name: (-names[name], name)) if names else None
+def _shared(runs: Sequence[str], tree: Hierarchy) -> str | None:
+    """The photograph that most runs have among their examples; one that shows much of the classes counts for more."""
+    weights: Counter[str] = Counter()
+    for run in runs:
+        for example in _examples(run):
+            classes = example.truth[example.truth != IGNORE_INDEX]
+            weights[example.name] += float(np.mean(classes != tree.background)) if classes.size else 0.0
+    return min(weights, key=lambda name: (-weights[name], name)) if weights else None
 
 
 @lru_cache(maxsize=512)
@@ -150,7 +156,6 @@ def thumbnail(run: str, wanted: str | None, tree: Hierarchy) -> str:
 
 @lru_cache(maxsize=512)
 def _drawn(run: str, name: str, tree: Hierarchy) -> str:
-
     one = next(example for example in _examples(run) if example.name == name)
     photo = Image.fromarray(one.image).convert("RGBA")
     mask = Image.open(io.BytesIO(colour_mask(one.predicted, tree, tree.depth - 1))).convert("RGBA")
@@ -207,8 +212,8 @@ def _importance(stages: Sequence[str], studies: Sequence[Study]) -> str:
     parts = []
     for name, study in zip(stages, studies, strict=False):
         complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
-        if len(complete) < SHARED:
-            parts.append(f"<h3>{escape(name)}</h3><p>Under {SHARED} complete trials, too few to tell.</p>")
+        if len(complete) < FEWEST:
+            parts.append(f"<h3>{escape(name)}</h3><p>Under {FEWEST} complete trials, too few to tell.</p>")
             continue
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
         try:
