@@ -46,7 +46,12 @@ def read_image(path: Path, shape: tuple[int, int] | None = None) -> Image.Image:
                 f"{path}: the photograph breaks off ({_short(error)}); replace it or take out its id",
                 "truncated photograph",
             ) from None
-        return to_rgb(ImageOps.exif_transpose(image) if turn else image)
+        return upright_rgb(image) if turn else to_rgb(image)
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Any PIL image as RGB, 8 bits, turned as its EXIF orientation says."""
+    return to_rgb(ImageOps.exif_transpose(image))
 
 
 def fitting_turn(image: Image.Image, shape: tuple[int, int], path: Path) -> bool:
@@ -72,10 +77,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image).astype(np.float64)
+        values = np.nan_to_num(np.asarray(image).astype(np.float64))
         scale = 255.0 if values.max() <= 1 and image.mode == "F" else 1.0 if values.max() <= 255 else 1 / 257
         image = Image.fromarray(np.clip(values * scale, 0, 255).round().astype(np.uint8))
-    return (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
+    # Pillow takes these by a step between alone: palettes with transparency, and grey multiplied by its alpha.
+    step = {"P": "RGBA", "La": "LA"}.get(image.mode)
+    return (image.convert(step) if step else image).convert("RGB")
 
 
 def mask_shape(path: Path) -> tuple[int, int]:
