@@ -19,9 +19,10 @@ from fastseg.experiments.reporting.curves import curves_section
 from fastseg.experiments.reporting.pictures import pictures_section
 from fastseg.experiments.reporting.scores import confusion_section, headline, scores_section, shown
 from fastseg.experiments.reporting.settings import settings_section
-from fastseg.experiments.reporting.words import caveats, caveats_html, meanings, meanings_html
+from fastseg.experiments.reporting.words import caveats_html, meanings_html
 from fastseg.inference.stored import SCORES, kept_counts
 from fastseg.inference.tables import heading
+from fastseg.inference.words import caveats, meanings
 from fastseg.pages.charts import table
 from fastseg.pages.document import document
 from fastseg.run import CONFIG, ENVIRONMENT, HISTORY, METRICS, REPORT, TIMING, Run

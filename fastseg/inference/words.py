@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from html import escape
 from typing import Any
 
 from fastseg.hierarchy import Hierarchy
@@ -32,7 +31,7 @@ DECODINGS = {
 
 
 def meanings(scores: Mapping[str, Any], tree: Hierarchy, size: tuple[int, int]) -> list[tuple[str, str]]:
-    """(term, explanation) of everything that the page gives as a number."""
+    """(term, explanation) of everything that a run gives as a number."""
     background = "" if tree.background is None else " without background"
     levels = "; ".join(
         f"miou{level}: {', '.join(tree.names(level)[node].replace('_', ' ') for node in tree.foreground(level))}"
@@ -98,16 +97,3 @@ def caveats(cfg: Settings, scores: Mapping[str, Any], history: Mapping[str, Any]
         yield "note", f"The weights are moving averages (train.ema {cfg.train.ema:g}), in the curves as in the scores."
     if scores["absent"]:
         yield "note", f"In neither truth nor prediction, and in no mean: {', '.join(scores['absent'])}."
-
-
-def caveats_html(found: Iterator[tuple[str, str]]) -> str:
-    """Cards of what must be known."""
-    cards = "".join(f"<article class='{kind}'><p><em>{kind}</em> {escape(said)}</p></article>" for kind, said in found)
-    top = "<section id='beware'><h2>Before you believe it</h2>"
-    return f"{top}<div class='cards'>{cards}</div></section>" if cards else ""
-
-
-def meanings_html(found: list[tuple[str, str]]) -> str:
-    """The list of terms."""
-    terms = "".join(f"<dt>{escape(term)}</dt><dd>{escape(said)}</dd>" for term, said in found)
-    return f"<section id='meaning'><h2>What the numbers mean</h2><dl>{terms}</dl></section>"
