@@ -82,3 +82,13 @@ def run(tiny) -> Path:
     from fastseg.experiments.train import train
 
     return train(tiny("train.epochs=2", "train.frozen_epochs=1"))
+
+
+@pytest.fixture(scope="session")
+def kept_run(people, tmp_path_factory) -> Path:
+    """A finished run that tests only read."""
+    from fastseg.experiments.train import train
+
+    out = tmp_path_factory.mktemp("kept")
+    return train(load_config({"name": "tiny", "out": str(out), "data": {"root": str(people), "size": "32x64",
+                 "workers": 0}, "model": {"weights": "none"}, "train": {"epochs": 2, "batch_size": 4}}))  # fmt: skip

@@ -132,6 +132,17 @@ class Predictor:
         self.plan = Plan.of_card(self.card, _framing(self.backend.library), "native", decode, tta)
         self.hierarchy = self.plan.tree
 
+    @classmethod
+    def from_hub(cls, repo: str | Path, *, revision: str | None = None, token: str | None = None,
+                 **options: Any) -> Predictor:  # fmt: skip
+        """A network that `Run.push_to_hub` published, or of a folder of the same files; `options` as above.
+
+        Raises `InputError` where it cannot be had. Nothing that is fetched is executed.
+        """
+        from fastseg.inference.hub import fetch
+
+        return cls(fetch(repo, revision=revision, token=token), **options)
+
     def predict(self, photograph: Photograph | Iterable[Photograph]) -> Any:
         """A photograph → `Prediction`; a list of them → a list.
 
