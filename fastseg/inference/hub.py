@@ -25,7 +25,7 @@ CARD, PICTURE, RESULTS = "README.md", "results.jpg", "results.png"
 # All that is fetched; what else a repository may hold stays there.
 FETCHED = (MODEL, WEIGHTS, CONFIG, METRICS)
 PICTURE_SIDE = 1200
-REPO = re.compile(r"[\w.-]+(/[\w.-]+)?")
+REPO = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 def push(
