@@ -92,3 +92,17 @@ def kept_run(people, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("kept")
     return train(load_config({"name": "tiny", "out": str(out), "data": {"root": str(people), "size": "32x64",
                  "workers": 0}, "model": {"weights": "none"}, "train": {"epochs": 2, "batch_size": 4}}))  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory) -> str:
+    """The script of axe-core: a file that FASTSEG_AXE names, or from the npm registry."""
+    import subprocess
+    import tarfile
+
+    if path := os.environ.get("FASTSEG_AXE"):
+        return Path(path).read_text(encoding="utf-8")
+    folder = tmp_path_factory.mktemp("axe")
+    subprocess.run(["npm", "pack", "--silent", "axe-core"], cwd=folder, check=True, timeout=120, capture_output=True)
+    with tarfile.open(next(folder.glob("axe-core-*.tgz"))) as package:
+        return package.extractfile("package/axe.min.js").read().decode()

@@ -99,6 +99,12 @@ async function start() {
   if (mine !== view) return;
   [ids, sure] = read;
   apply();
+  // On a phone the masks are below the fold.
+  const top = element.getBoundingClientRect().top;
+  if (innerWidth < 700 && top > innerHeight * 0.6) {
+    const still = matchMedia('(prefers-reduced-motion: reduce)').matches;
+    element.scrollIntoView({ behavior: still ? 'auto' : 'smooth', block: 'start' });
+  }
 }
 
 element.addEventListener('input', ({ target }) => {

@@ -80,7 +80,7 @@ def serving(source: str | Path, host: str = "127.0.0.1", port: int | None = None
                 _, address, _ = page.launch(
                     server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, inbrowser=False,
                     share=False, show_error=False, max_file_size=limits.file_bytes, ssr_mode=False, pwa=False,
-                    mcp_server=False, enable_monitoring=False, footer_links=["api"], inline=False, allowed_paths=[],
+                    mcp_server=False, enable_monitoring=False, footer_links=[], inline=False, allowed_paths=[],
                     theme=_theme(gradio), css=_own("app.css"), app_kwargs={"middleware": [_guard(host, limits)]},
                 )  # fmt: skip
             except OSError as error:
@@ -100,14 +100,15 @@ def build(predictor: Predictor, source: Path, folder: Path, limits: Limits) -> A
 
     desk = Desk(predictor, folder / FOLDERS["GRADIO_TEMP_DIR"], limits)
     name = source.expanduser().resolve().name
-    alone = {"concurrency_limit": 1, "concurrency_id": "network"}
+    # Gradio would open a picture before it is looked at, however large it is: files come as they are.
+    alone = {"concurrency_limit": 1, "concurrency_id": "network", "preprocess": False}
     with gradio.Blocks(title=f"{name}: fastseg", analytics_enabled=False, fill_width=True,
                        delete_cache=(max(1, limits.keep_seconds // 4), limits.keep_seconds)) as page:  # fmt: skip
         scores = read_json(source / METRICS) if source.is_dir() else {}
         gradio.HTML(heading_html(name, predictor.card, scores, str(limits)), apply_default_css=False)
         with gradio.Row(equal_height=False):
             with gradio.Column(scale=2, min_width=300):
-                photograph = photograph_input(gradio, label="Photograph", height=340)
+                photograph = gradio.Image(type="filepath", label="Photograph", buttons=["fullscreen"], height=340)
                 if shown := _examples(source):
                     gradio.Examples([[str(path)] for path in shown], photograph, cache_examples=False,
                                     label="From the validation part", api_visibility="private")  # fmt: skip
@@ -136,42 +137,43 @@ class Desk:
     def __init__(self, predictor: Predictor, folder: Path, limits: Limits):
         self.predictor, self.folder, self.limits = predictor, folder, limits
 
-    def look(self, path: str | None) -> tuple[Image.Image, Prediction]:
-        """A photograph and what the network makes of it."""
-        if not path:
-            raise InputError("no photograph was sent")
+    def look(self, sent: Any) -> tuple[Path, Image.Image, Prediction]:
+        """A photograph that was sent, its file, and what the network makes of it."""
+        path = Path(str(getattr(sent, "path", None) or "")).resolve()
+        if not path.is_relative_to(self.folder.resolve()):
+            raise InputError("no photograph was sent; upload it, and give the path that is answered")
         photograph = read_upload(path, self.limits)
-        return photograph, self.predictor.predict(photograph)
+        return path, photograph, self.predictor.predict(photograph)
 
-    def show(self, path: str | None) -> tuple[Any, Any, Any]:
+    def show(self, sent: Any) -> tuple[Any, Any, Any]:
         """What the page shows of a photograph: masks, and files to download; of a bad file, why it is one."""
         import gradio
 
         nothing = gradio.DownloadButton(value=None, interactive=False)
-        if not path:
+        if sent is None:
             return EMPTY, nothing, nothing
         try:
-            photograph, prediction = self.look(path)
+            path, photograph, prediction = self.look(sent)
         except InputError as error:
             return message_html(str(error)), nothing, nothing
         files = {"mask.png": mask_png(prediction), "cutout.png": cutout_png(photograph, prediction)}
-        kept = self.keep(Path(path).stem, files)
+        kept = self.keep(path.stem, files)
         buttons = (gradio.DownloadButton(value=file, interactive=True) for file in kept)
         return view_html(photograph, prediction), *buttons
 
-    def answer(self, path: str | None, level: float = -1) -> tuple[str, dict[str, Any]]:
+    def answer(self, sent: Any, level: Any = -1) -> tuple[str, dict[str, Any]]:
         """What a program is given: the file of a level's mask, and the areas of its classes."""
         import gradio
 
         try:
             tree = self.predictor.hierarchy
             level = checked_level(tree, level)
-            _, prediction = self.look(path)
+            path, _, prediction = self.look(sent)
         except InputError as error:
             raise gradio.Error(str(error), print_exception=False) from None
         high, wide = prediction.shape
-        facts = {"level": level % tree.depth, "height": high, "width": wide, "classes": areas(prediction, level)}
-        return self.keep(Path(path).stem, {"mask.png": mask_png(prediction, level)})[0], facts
+        facts = {"level": level, "height": high, "width": wide, "classes": areas(prediction, level)}
+        return self.keep(path.stem, {"mask.png": mask_png(prediction, level)})[0], facts
 
     def keep(self, stem: str, files: dict[str, bytes]) -> list[str]:
         """Write files where nobody can guess their name; Gradio deletes them after a while."""
@@ -183,27 +185,9 @@ class Desk:
         return [str(path) for path in paths]
 
 
-def photograph_input(gradio: Any, **options: Any) -> Any:
-    """Gradio's input for pictures, which hands on the file unopened, and fetches nothing from an address."""
-
-    class Photograph(gradio.Image):
-        def get_block_name(self) -> str:
-            return "image"
-
-        async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> str | None:
-            if str(url_or_file_path or "").lower().startswith(("http:", "https:")):
-                raise gradio.Error("send the photograph itself, not its address", print_exception=False)
-            return await super().async_move_resource_to_block_cache(url_or_file_path)
-
-        def preprocess(self, payload: Any) -> str | None:
-            return payload.path if payload else None
-
-    return Photograph(type="filepath", sources=["upload", "webcam", "clipboard"], buttons=["fullscreen"], **options)
-
-
 def _program(gradio: Any, desk: Desk, alone: dict[str, Any]) -> None:
     """The endpoint `/predict`, which shows nothing on the page."""
-    photograph, level = photograph_input(gradio, visible=False), gradio.Number(-1, precision=0, visible=False)
+    photograph, level = gradio.Image(type="filepath", visible=False), gradio.Number(-1, precision=0, visible=False)
     mask, facts = gradio.File(visible=False), gradio.JSON(visible=False)
     gradio.Button(visible=False).click(desk.answer, [photograph, level], [mask, facts], api_name="predict", **alone)
 

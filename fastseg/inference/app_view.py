@@ -19,6 +19,7 @@ from fastseg.pages.document import data_url, jpeg_url
 # Pixels a side of what is sent to be looked at; the files to download have the photograph's own size.
 SIDE = 1280
 OPACITY = 60
+RAMP = "<p class='fs-ramp' hidden>0 %<i></i>100 %<span>probability of the chosen class</span></p>"
 EMPTY = "<p class='fs-hint'>The masks appear here.</p>"
 
 
@@ -53,12 +54,14 @@ def cutout_png(photograph: Image.Image, prediction: Prediction) -> bytes:
     return _png(Image.fromarray(pixels))
 
 
-def checked_level(tree: Hierarchy, level: float | None) -> int:
-    """A level that a program asks for. Raises `InputError` for one that the tree has not."""
-    if level is None or int(level) != level:
+def checked_level(tree: Hierarchy, level: Any) -> int:
+    """A level that a program asks for; none is the deepest. Raises `InputError` for one that the tree has not."""
+    if level is None:
+        return tree.depth - 1
+    if isinstance(level, bool) or not isinstance(level, (int, float)) or level != level // 1:
         raise InputError(f"level: a whole number is expected; the tree has levels 0 to {tree.depth - 1}")
     tree.level(int(level))
-    return int(level)
+    return range(tree.depth)[int(level)]
 
 
 def view_html(photograph: Image.Image, prediction: Prediction) -> str:
@@ -79,7 +82,7 @@ def view_html(photograph: Image.Image, prediction: Prediction) -> str:
         f"<p class='fs-read'><output>Point at the picture, or at a class below.</output></p>"
         f"<div class='fs-switches'>{_levels(tree)}{_shows()}<label class='fs-range'>Opacity "
         f"<input type=range name=opacity min=0 max=100 step=5 value={OPACITY}><output>{OPACITY} %</output></label>"
-        f"</div>{''.join(_table(tree, level, areas(prediction, level)) for level in range(tree.depth))}"
+        f"{RAMP}</div>{''.join(_table(tree, level, areas(prediction, level)) for level in range(tree.depth))}"
         "<div class='fs-all'><button type=button data-all=1>Show all classes</button>"
         "<button type=button data-all=0>Hide all</button></div></section>"
     )  # fmt: skip
@@ -131,8 +134,7 @@ def _shows() -> str:
     kinds = (("masks", "Masks"), ("confidence", "Confidence"), ("nothing", "Photograph"))
     marks = "".join(f"<label><input type=radio name=fs-show value={kind}{' checked' * (kind == 'masks')}>{said}</label>"
                     for kind, said in kinds)  # fmt: skip
-    ramp = "<p class='fs-ramp' hidden>0 %<i></i>100 %<span>probability of the chosen class</span></p>"
-    return f"<fieldset class='fs-shows'><legend>Show</legend>{marks}</fieldset>{ramp}"
+    return f"<fieldset class='fs-shows'><legend>Show</legend>{marks}</fieldset>"
 
 
 def _table(tree: Hierarchy, level: int, rows: Sequence[Mapping[str, Any]]) -> str:

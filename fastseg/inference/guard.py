@@ -1,7 +1,8 @@
-"""What a page's server answers at all: its own routes, to those who ask for its own name, in bodies of a known size."""
+"""What a page's server answers at all: its own routes, asked by its own name, in small bodies that name no address."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -33,7 +34,8 @@ HEADERS = ((b"content-security-policy", POLICY.encode()), (b"x-content-type-opti
 
 
 class Guard:
-    """ASGI middleware: 404 for other routes, 400 for another host's name, 413 for a body that is too large.
+    """ASGI middleware: 404 for other routes, 400 for another host's name, 413 for a body that is too large, and 400 for
+    one that sends an address in the place of a file, which Gradio would fetch.
 
     `hosts` are the names that the server is asked by (None: any); an upload may have `upload_bytes`. A host's name is
     looked at so that no other site's name, led to this address, lets that site's scripts read what is here.
@@ -57,8 +59,13 @@ class Guard:
             await _answer(send, 404, "there is nothing here")
         elif not length.isdigit() or int(length) > limit:
             await _answer(send, 413, f"too large: {limit} bytes are taken")
-        else:
+        elif path.startswith(UPLOAD) or scope["method"] != "POST":
             await self.app(scope, _limited(receive, limit), _with_headers(send))
+        elif (body := await _whole(_limited(receive, limit))) is not None:
+            if _names_address(body):
+                await _answer(send, 400, "send the file itself, not its address")
+            else:
+                await self.app(scope, _again(body, receive), _with_headers(send))
 
 
 def _limited(receive: Receive, limit: int) -> Receive:
@@ -72,6 +79,47 @@ def _limited(receive: Receive, limit: int) -> Receive:
         return {"type": "http.disconnect"} if seen > limit else message
 
     return inner
+
+
+async def _whole(receive: Receive) -> bytes | None:
+    """A body; None where its sender has gone."""
+    body = b""
+    while (message := await receive())["type"] == "http.request":
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            return body
+    return None
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """A body that was read already, then whatever comes."""
+    given = False
+
+    async def inner() -> MutableMapping[str, Any]:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return inner
+
+
+def _names_address(body: bytes) -> bool:
+    """Whether some `path` in JSON is an address."""
+    try:
+        waiting = [json.loads(body)]
+    except (ValueError, RecursionError):
+        return False
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if re.match(r"\s*https?:", str(value.get("path", "")), re.IGNORECASE):
+                return True
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+    return False
 
 
 def _with_headers(send: Send) -> Send:

@@ -26,7 +26,8 @@ class Limits:
     keep_seconds: int = 1800
 
     def __str__(self) -> str:
-        return f"up to {self.file_bytes / MEGA:g} MB and {self.pixels / MEGA:g} megapixels"
+        many = "s" * (self.pixels != MEGA)
+        return f"up to {self.file_bytes / MEGA:g} MB and {self.pixels / MEGA:g} megapixel{many}"
 
 
 def read_upload(path: str | Path, limits: Limits) -> Image.Image:
