@@ -139,7 +139,7 @@ class Desk:
 
     def look(self, sent: Any) -> tuple[Path, Image.Image, Prediction]:
         """A photograph that was sent, its file, and what the network makes of it."""
-        path = Path(str(getattr(sent, "path", None) or "")).resolve()
+        path = Path(str(sent.get("path") if isinstance(sent, dict) else getattr(sent, "path", ""))).resolve()
         if not path.is_relative_to(self.folder.resolve()):
             raise InputError("no photograph was sent; upload it, and give the path that is answered")
         photograph = read_upload(path, self.limits)

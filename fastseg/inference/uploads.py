@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from fastseg.data.pictures import READ_ERRORS, exif_shapes, to_rgb
+from fastseg.data.pictures import READ_ERRORS, to_rgb
 from fastseg.errors import InputError
 
 # What cameras, phones and screens write. Others of Pillow's readers are seldom used, and some start other programs.
@@ -46,13 +46,14 @@ def read_upload(path: str | Path, limits: Limits) -> Image.Image:
         with warnings.catch_warnings():
             # Pillow's own limit is far above ours.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=FORMATS)
+            image = Image.open(path, formats=_readable())
     except Image.DecompressionBombError:
         raise InputError(f"the picture is far too large to open; photographs {limits} are taken") from None
     except (UnidentifiedImageError, *READ_ERRORS):
         raise InputError("this is not a photograph that can be read; send a JPEG, PNG, WebP, TIFF or BMP") from None
     with image:
-        high, wide = exif_shapes(image)[0]
+        # Not its EXIF orientation, for which Pillow decodes a PNG.
+        wide, high = image.size
         if high * wide > limits.pixels:
             raise InputError(f"the picture has {wide:,} × {high:,} pixels; photographs {limits} are taken: "
                              "make it smaller")  # fmt: skip
@@ -61,3 +62,9 @@ def read_upload(path: str | Path, limits: Limits) -> Image.Image:
             return to_rgb(ImageOps.exif_transpose(image))
         except (*READ_ERRORS, MemoryError):
             raise InputError("the photograph breaks off or is damaged; send another copy of it") from None
+
+
+def _readable() -> list[str]:
+    """Those of the formats that this Pillow was built with."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
