@@ -241,11 +241,17 @@ def test_other_routes_other_names_and_large_bodies_are_refused(address):
     assert ask(address, "/config", Host="evil.example")[0] == 400
     assert ask(address, "/config", Host="localhost:7860")[0] == 200
     for way in ("/monitoring", "/docs", *(f"/gradio_api/{name}" for name in (
-                "deep_link", "proxy=https://a.hf.space", "run/predict", "vibe-code", "process_recording",
+                "deep_link", "proxy=https://a.hf.space", "run/other", "vibe-code", "process_recording",
                 "file=https://a.b/c"))):  # fmt: skip
         assert ask(address, way)[0] == 404, way
         assert not ROUTES.fullmatch(way)
     assert ask(address, "/gradio_api/call/predict", b"x" * (1 << 21))[0] == 413
+    # What needs the network cannot go past the queue.
+    queued = [fn for fn in json.loads(ask(address, "/config")[1])["dependencies"] if fn["queue"] is not False]
+    assert len(queued) == 2
+    for fn in queued:
+        past = {"data": [None] * len(fn["inputs"]), "fn_index": fn["id"]}
+        assert ask(address, "/gradio_api/run/predict", past)[0] == 404
     status, text = ask(address, "/gradio_api/queue/join", b"{}")
     assert (status, "Traceback" in text) == (422, False)
 
@@ -441,7 +447,7 @@ def test_a_wrong_file_a_bomb_and_a_large_file_are_messages(page, photograph, tmp
     for file, said in ((tmp_path / "text.jpg", "not a photograph"), (bomb(tmp_path / "bomb.png"), "far too large")):
         send(page, file, ".fs-error")
         assert said in page.locator(".fs-error").inner_text()
-        page.get_by_label("Clear").first.click()
+        page.get_by_label("Remove Image").click()
         page.get_by_text("The masks appear here.").wait_for()
     (tmp_path / "large.jpg").write_bytes(photograph.read_bytes() + bytes(LIMITS.file_bytes))
     send(page, tmp_path / "large.jpg", None)
@@ -452,7 +458,7 @@ def test_a_wrong_file_a_bomb_and_a_large_file_are_messages(page, photograph, tmp
 @pytest.mark.slow
 @needs_chromium
 def test_an_example_is_a_click_away(page):
-    page.locator(".gallery-item, .gallery button, button:has(img)").first.click()
+    page.locator("button.gallery-item").first.click()
     page.locator("[data-drawn]").wait_for()
 
 

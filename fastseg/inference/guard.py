@@ -17,6 +17,8 @@ ROUTES = re.compile(
     r"/(config|theme\.css|favicon\.ico|manifest\.json|robots\.txt)?/?"
     r"|/(assets|static|svelte)/.*"
     r"|/gradio_api/(info|openapi\.json|app_id|startup-events|theme\.css|upload|upload_progress|reset|cancel)/?"
+    # What is not queued runs by this, such as an example that is clicked; what is queued, Gradio refuses there.
+    r"|/gradio_api/run/predict/?"
     r"|/gradio_api/queue/(join|data)/?|/gradio_api/heartbeat/\w+|/gradio_api/call/\w+(/\w+)?/?"
     r"|/gradio_api/file=/.+"
 )  # fmt: skip
