@@ -19,6 +19,7 @@ from fastseg.errors import InputError
 from fastseg.hierarchy import Hierarchy
 from fastseg.inference.backends import Backend, open_backend
 from fastseg.inference.plan import Plan
+from fastseg.inference.tiles import Tiling, frame_size, in_tiles
 from fastseg.inference.tta import probabilities
 
 Photograph = str | Path | Image.Image | np.ndarray
@@ -111,9 +112,10 @@ class Predictor:
     """A network that is ready for photographs: of a run folder, or of a file that `fastseg export` made.
 
     By default a photograph is seen once and whole, at the size that the network was trained at, as `evaluate` does it.
-    `device` (cpu, cuda) and `threads` as in `open_backend`; `decode` as in `Hierarchy.decode`; `tta` averages over a
-    flip and scales, as `flip,0.75,1,1.25`; `batch_size` photographs go through the network at once. Raises
-    `InputError` for what cannot be opened, and for choices that do not go with it.
+    `size` (HxW, or a multiple of the network's, as 2) looks closer, and what then is larger than `tile` is seen in
+    tiles that overlap and run into one another. `tta` averages over a flip and scales, as `flip,0.75,1,1.25`; `decode`
+    as in `Hierarchy.decode`; `device` (cpu, cuda) and `threads` as in `open_backend`; `batch_size` photographs go
+    through the network at once. Raises `InputError` for what cannot be opened, and choices that do not go with it.
     """
 
     def __init__(
@@ -129,8 +131,16 @@ class Predictor:
     ):
         self.backend: Backend = open_backend(source, threads, device)
         self.card, self.batch_size = self.backend.card, batch_size
-        self.plan = Plan.of_card(self.card, _framing(self.backend.library), "native", decode, tta)
+        if self.backend.preprocessing and (decode, tta, size, tile) != ("leaf", None, None, None):
+            raise InputError(f"{source}: has its preprocessing inside; decode, tta, size and tile need a file without")
+        card = {**self.card, "size": frame_size(self.card, size)}
+        self.plan = Plan.of_card(card, _framing(self.backend.library), "native", decode, tta)
+        self.tiling = Tiling.of(self.card, tile, self.backend.size)
         self.hierarchy = self.plan.tree
+        if fixed := self.backend.size:
+            for high, wide in (framing.size for framing in self.plan.framings):
+                if high < fixed[0] or wide < fixed[1]:
+                    raise InputError(f"{source}: takes {fixed[0]}x{fixed[1]} or more, in tiles; not {high}x{wide}")
 
     @classmethod
     def from_hub(cls, repo: str | Path, *, revision: str | None = None, token: str | None = None,
@@ -174,11 +184,20 @@ class Predictor:
             return [ReadyPrediction(self.hierarchy, *self.backend.ids(one.photograph)) for one in batch]
         with _inference(self.backend.library):
             frames = [_stack(same) for same in zip(*(one.frames for one in batch), strict=True)]
-            views = self.plan.views(self._network, frames)
+            views = self.plan.views(self._sees, frames)
         return [
             Prediction(self.plan, [(framing, logits[i : i + 1]) for framing, logits in views], one.shape)
             for i, one in enumerate(batch)
         ]
+
+    def _sees(self, frames: Any) -> Any:
+        """(B, 3, h, w) uint8 → (B, C, h, w) logits, in tiles where they are large."""
+        if not self.tiling.is_for(frames.shape[-2:]):
+            return self._network(frames)
+        whole = None
+        if self.backend.name == "torch":
+            from fastseg.inference.whole import WholeFrame as whole
+        return in_tiles(self._network, frames, self.tiling, self.hierarchy.channels(self.plan.head), whole)
 
     @cached_property
     def _network(self) -> Callable[[Any], Any]:
