@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -265,6 +266,29 @@ def test_the_page_asks_for_nothing_outside(address):
     assert not [sheet for sheet in config.get("stylesheets") or [] if sheet]
     assert "googleapis" not in text + ask(address, "/theme.css")[1]
     assert not config.get("analytics_enabled")
+
+
+def test_a_full_queue_is_said_at_once(kept_run, photograph, monkeypatch):
+    go = threading.Event()
+
+    class Slow(Predictor):
+        def predict(self, one):
+            go.wait(60)
+            return super().predict(one)
+
+    monkeypatch.setattr("fastseg.inference.app.Predictor", Slow)
+    with serving(kept_run, port=free_port(), limits=Limits(queue=1)) as found:
+        path = upload(found, photograph)[1]
+        data = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, -1]}
+        answers = [ask(found, "/gradio_api/call/predict", data)]
+        while answers[-1][0] == 200 and len(answers) < 9:
+            answers.append(ask(found, "/gradio_api/call/predict", data))
+        go.set()
+        assert answers[0][0] == 200
+        assert answers[-1][0] == 503
+        assert "full" in answers[-1][1]
+        event = json.loads(answers[0][1])["event_id"]
+        assert "event: complete" in ask(found, f"/gradio_api/call/predict/{event}")[1]
 
 
 def test_words_that_cannot_be_served(kept_run, capsys):
