@@ -14,6 +14,7 @@ from PIL import Image
 from fastseg.errors import InputError
 from fastseg.hierarchy import Hierarchy
 from fastseg.inference.predict import Prediction
+from fastseg.overlays import palette
 from fastseg.pages.document import data_url, jpeg_url
 
 # Pixels a side of what is sent to be looked at; the files to download have the photograph's own size.
@@ -42,12 +43,12 @@ def areas(prediction: Prediction, level: int = -1) -> list[dict[str, Any]]:
 def mask_png(prediction: Prediction, level: int = -1) -> bytes:
     """An 8-bit palette PNG (H, W) whose values are the node ids of a level, in the level's colours."""
     image = Image.fromarray(prediction.level(level), "P")
-    image.putpalette(prediction.hierarchy.colours(level).astype(np.uint8).tobytes())
+    image.putpalette(palette(prediction.hierarchy, level))
     return _png(image)
 
 
 def cutout_png(photograph: Image.Image, prediction: Prediction) -> bytes:
-    """An RGBA PNG (H, W): all that is not background."""
+    """An RGBA PNG (H, W): all that is not background, which is not only transparent but gone."""
     pixels, background = np.array(photograph.convert("RGBA")), prediction.hierarchy.background
     if background is not None:
         pixels[prediction.ids == background] = 0

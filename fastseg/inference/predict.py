@@ -21,6 +21,7 @@ from fastseg.inference.backends import Backend, open_backend
 from fastseg.inference.plan import Plan
 from fastseg.inference.tiles import Tiling, frame_size, in_tiles
 from fastseg.inference.tta import probabilities
+from fastseg.run import WEIGHTS
 
 Photograph = str | Path | Image.Image | np.ndarray
 # Scores held at once while a mask is made of them: more than WHOLE (128 MB) are looked at in bands of BAND.
@@ -38,6 +39,11 @@ class Prepared:
     def shape(self) -> tuple[int, int]:
         """(height, width)."""
         return self.photograph.shape[:2]
+
+    @property
+    def pixels(self) -> int:
+        """Height times width."""
+        return self.shape[0] * self.shape[1]
 
 
 class Prediction:
@@ -86,7 +92,7 @@ class Prediction:
         high, wide = self.shape
         logits = self._views[0][1]
         row = logits.shape[1] * wide
-        with _inference(logits):
+        with _inference("numpy" if isinstance(logits, np.ndarray) else "torch"):
             if row * high * len(self._views) <= WHOLE:
                 yield slice(0, high), self._plan.scores(self._views, 0, self.shape)
                 return
@@ -130,7 +136,7 @@ class Predictor:
         batch_size: int = 8,
     ):
         self.backend: Backend = open_backend(source, threads, device)
-        self.card, self.batch_size = self.backend.card, batch_size
+        self.source, self.card, self.batch_size = Path(source).expanduser(), self.backend.card, batch_size
         if self.backend.preprocessing and (decode, tta, size, tile) != ("leaf", None, None, None):
             raise InputError(f"{source}: has its preprocessing inside; decode, tta, size and tile need a file without")
         card = {**self.card, "size": frame_size(self.card, size)}
@@ -152,6 +158,16 @@ class Predictor:
         from fastseg.inference.hub import fetch
 
         return cls(fetch(repo, revision=revision, token=token), **options)
+
+    @cached_property
+    def mark(self) -> dict[str, Any]:
+        """What tells, as JSON, whether another predictor would make the same of a photograph."""
+        files = [self.source / WEIGHTS] if self.source.is_dir() else [self.source, self.source.with_suffix(".bin")]
+        return {
+            "source": str(self.source.resolve()), "files": [file_mark(file) for file in files if file.is_file()],
+            "framings": [list(framing.size) for framing in self.plan.framings], "tile": list(self.tiling.side),
+            "tta": str(self.plan.tta) if self.plan.tta else None, "decode": self.plan.decode,
+        }  # fmt: skip
 
     def predict(self, photograph: Photograph | Iterable[Photograph]) -> Any:
         """A photograph → `Prediction`; a list of them → a list.
@@ -235,6 +251,12 @@ class Predictor:
         return photograph if shape[2:] == (3,) else np.asarray(upright_rgb(Image.fromarray(photograph)))
 
 
+def file_mark(path: Path) -> list[int]:
+    """Size and time of a file, which tell whether it was changed."""
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]
+
+
 def _framing(library: str) -> type[MaskFraming]:
     if library == "numpy":
         return ArrayFraming
@@ -243,9 +265,9 @@ def _framing(library: str) -> type[MaskFraming]:
     return Framing
 
 
-def _inference(values: Any) -> AbstractContextManager[Any]:
-    """torch's inference mode around work on its tensors (or `"torch"`), nothing around NumPy's."""
-    if isinstance(values, np.ndarray) or values == "numpy":
+def _inference(library: str) -> AbstractContextManager[Any]:
+    """torch's inference mode around work on its tensors, nothing around NumPy's."""
+    if library == "numpy":
         return nullcontext()
     import torch
 
