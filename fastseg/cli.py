@@ -18,6 +18,7 @@ fastseg train --resume RUN                      go on with a run that was stoppe
 fastseg train --print-config                    every setting, its value and its meaning
 fastseg check DIR --report page.html            what is wrong with a dataset, and what it holds
 fastseg evaluate RUN --data.root DIR            scores of a finished run on a folder of photographs and masks
+fastseg serve RUN                               a page on which anyone can try it
 fastseg compare RUN RUN                         how sure the difference between two runs is
 fastseg search --config search_sample           which network, loss and settings: many short trainings
 fastseg predict RUN PHOTO… --out DIR            masks, overlays and areas of photographs
@@ -111,6 +112,13 @@ def _commands_of_runs(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--batch-size", type=int, default=8, metavar="N", help="photographs seen at once (8)")
     sub.add_argument("--threads", type=int, metavar="N", help="of the network")
     sub.add_argument("--device", metavar="cpu|cuda", help="what it runs on (cuda where a run folder can have it)")
+
+    sub = command("serve", "serve a page on which anyone can try a network, and that answers programs")
+    sub.add_argument("source", metavar="RUN|FILE", help="a run folder, or a file that was exported")
+    sub.add_argument("--port", type=int, metavar="N", help="of the address (7860, or the next that is free)")
+    sub.add_argument("--host", default="127.0.0.1", metavar="NAME", help="0.0.0.0: for all who reach this machine")
+    sub.add_argument("--threads", type=int, metavar="N", help="of the network (as many as its runtime takes)")
+    sub.add_argument("--device", metavar="NAME", help="cpu or cuda (what there is)")
 
     sub = command("report", "write one page that explains a finished run, report.html")
     sub.add_argument("run_folder", metavar="RUN", help="a folder that `fastseg train` or save_run wrote")

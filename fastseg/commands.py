@@ -118,6 +118,13 @@ def report_command(args: Namespace, overrides: Sequence[str]) -> None:
     print(report(args.run_folder))
 
 
+def serve_command(args: Namespace, overrides: Sequence[str]) -> None:
+    """Serve the page of a run."""
+    from fastseg.inference.app import serve
+
+    serve(args.source, args.host, args.port, threads=args.threads, device=args.device)
+
+
 def _show(scores: dict[str, Any], tree: Any, as_json: bool, run: Path | None = None) -> None:
     from fastseg.inference.tables import score_table
 

@@ -99,3 +99,17 @@ def run(trained, tmp_path) -> Path:
     import shutil
 
     return Path(shutil.copytree(trained, tmp_path / "runs" / trained.name))
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory) -> str:
+    """The script of axe-core: a file that FASTSEG_AXE names, or from the npm registry."""
+    import subprocess
+    import tarfile
+
+    if path := os.environ.get("FASTSEG_AXE"):
+        return Path(path).read_text(encoding="utf-8")
+    folder = tmp_path_factory.mktemp("axe")
+    subprocess.run(["npm", "pack", "--silent", "axe-core"], cwd=folder, check=True, timeout=120, capture_output=True)
+    with tarfile.open(next(folder.glob("axe-core-*.tgz"))) as package:
+        return package.extractfile("package/axe.min.js").read().decode()

@@ -1,12 +1,10 @@
 """`report.html`: whole, honest, without an outside reference, and usable in a browser."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
-import tarfile
 
 import numpy as np
 import pytest
@@ -200,17 +198,6 @@ def browser(tmp_path_factory):
     driver = webdriver.Chrome(options, Service(DRIVER))
     yield driver
     driver.quit()
-
-
-@pytest.fixture(scope="module")
-def axe(tmp_path_factory):
-    """The script of axe-core: a file that FASTSEG_AXE names, or from the npm registry."""
-    if path := os.environ.get("FASTSEG_AXE"):
-        return open(path, encoding="utf-8").read()
-    folder = tmp_path_factory.mktemp("axe")
-    subprocess.run(["npm", "pack", "--silent", "axe-core"], cwd=folder, check=True, timeout=120, capture_output=True)
-    with tarfile.open(next(folder.glob("axe-core-*.tgz"))) as package:
-        return package.extractfile("package/axe.min.js").read().decode()
 
 
 def visible(browser):

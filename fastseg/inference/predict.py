@@ -148,6 +148,17 @@ class Predictor:
                 if high < fixed[0] or wide < fixed[1]:
                     raise InputError(f"{source}: takes {fixed[0]}x{fixed[1]} or more, in tiles; not {high}x{wide}")
 
+    @classmethod
+    def from_hub(cls, repo: str | Path, *, revision: str | None = None, token: str | None = None,
+                 **options: Any) -> Predictor:  # fmt: skip
+        """A network that `Run.push_to_hub` published, or of a folder of the same files; `options` as above.
+
+        Raises `InputError` where it cannot be had. Nothing that is fetched is executed.
+        """
+        from fastseg.inference.hub import fetch
+
+        return cls(fetch(repo, revision=revision, token=token), **options)
+
     @cached_property
     def mark(self) -> dict[str, Any]:
         """What tells, as JSON, whether another predictor would make the same of a photograph."""
