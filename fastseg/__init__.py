@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fastseg.hierarchy import PASCAL_PART, Hierarchy
     from fastseg.inference.compare import compare
     from fastseg.inference.evaluate import evaluate
+    from fastseg.inference.predict import Predictor
     from fastseg.inference.score_masks import evaluate_masks
     from fastseg.learning.balance import class_weights
     from fastseg.learning.checkpoint import Checkpoint
@@ -53,6 +54,7 @@ _HOMES = {
     "hierarchy": ("PASCAL_PART", "Hierarchy"),
     "inference.compare": ("compare",),
     "inference.evaluate": ("evaluate",),
+    "inference.predict": ("Predictor",),
     "learning.balance": ("class_weights",),
     "inference.score_masks": ("evaluate_masks",),
     "learning.checkpoint": ("Checkpoint",),
@@ -86,6 +88,7 @@ __all__ = [
     "LiveView",
     "LovaszLoss",
     "PartMaskBlock",
+    "Predictor",
     "Run",
     "Settings",
     "SumLoss",

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from fastseg.errors import InputError
 from fastseg.hierarchy import IGNORE_INDEX
@@ -30,15 +28,15 @@ def decode(tree: Hierarchy, logits: Any, how: Decode = "leaf", dim: int = 1, hea
     encoder_decoder.py). Of equal ones the first wins. Raises `InputError` for an unknown way or head, or channels that
     are not the head's.
     """
-    if isinstance(logits, np.ndarray):
-        return decode(tree, torch.from_numpy(logits), how, dim, head).numpy()
     check_decoding(how, head)
     channels = len(tree) if head == "leaves" else tree.node_count
     if logits.shape[dim] != channels:
         raise InputError(f"logits have {logits.shape[dim]} channels; the head {head!r} of this tree has {channels}")
-    logits = logits.detach().as_subclass(Tensor)
+    if not isinstance(logits, np.ndarray):
+        logits = logits.detach().as_subclass(_library(logits).Tensor)
     if how == "leaf":
-        return leaf_ids(logits.narrow(dim, 0, len(tree)), dim).to(torch.uint8)
+        ids = leaf_ids(logits[(slice(None),) * (dim % logits.ndim) + (slice(len(tree)),)], dim)
+        return ids.astype(np.uint8, copy=False) if isinstance(ids, np.ndarray) else ids.byte()
     levels = _node_scores(tree, logits, dim, head)
     if how == "top_down":
         return _top_down(tree, levels)
@@ -56,62 +54,89 @@ def check_decoding(how: str, head: str = "leaves") -> None:
         raise InputError(f"head {head!r} is none of {', '.join(HEADS)}")
 
 
-def leaf_ids(logits: Tensor, dim: int = 1) -> Tensor:
+def leaf_ids(logits: Any, dim: int = 1) -> Any:
     """(B, C, ...) scores → (B, ...) ids of the largest; the first of equal ones wins, as with `argmax`.
 
     uint8 on a CPU, where a running maximum over the channels is many times faster than `argmax(1)`.
     """
-    if logits.device.type != "cpu" or logits.shape[dim] > IGNORE_INDEX:
+    on_gpu = not isinstance(logits, np.ndarray) and logits.device.type != "cpu"
+    if on_gpu or logits.shape[dim] > IGNORE_INDEX:
         return logits.argmax(dim)
-    return _largest(logits.unbind(dim))
+    return _largest(_planes(logits, dim))
 
 
-def _largest(planes: Iterable[Tensor]) -> Tensor:
+def _library(values: Any) -> Any:
+    """NumPy, or torch, which so loads with the tensors that need it."""
+    if isinstance(values, np.ndarray):
+        return np
+    import torch
+
+    return torch
+
+
+def _planes(values: Any, dim: int) -> Sequence[Any]:
+    if not isinstance(values, np.ndarray):
+        return values.unbind(dim)
+    values = np.moveaxis(values, dim, 0)
+    return tuple(values[i, ...] for i in range(len(values)))
+
+
+def _largest(planes: Iterable[Any]) -> Any:
     """uint8 number of the largest of planes of one shape, pixel by pixel; one plane beside the best in memory."""
     planes = iter(planes)
-    best = next(planes).clone()
-    ids = torch.zeros_like(best, dtype=torch.uint8)
+    first = next(planes)
+    lib = _library(first)
+    best = lib.empty_like(first)
+    best[...] = first
+    ids = lib.zeros_like(best, dtype=lib.uint8)
     for number, plane in enumerate(planes, 1):
         # Numbers rise, so a larger plane's number is the larger one: bytes multiply and compare four times as fast as
-        # `masked_fill_` picks them out.
-        torch.maximum(ids, (plane > best).view(torch.uint8).mul_(number), out=ids)
-        torch.maximum(best, plane, out=best)
+        # picking them out by a mask.
+        larger = (plane > best).view(lib.uint8)
+        larger *= number
+        lib.maximum(ids, larger, out=ids)
+        lib.maximum(best, plane, out=best)
     return ids
 
 
-def _node_scores(tree: Hierarchy, logits: Tensor, dim: int, head: str) -> list[Sequence[Tensor]]:
+def _node_scores(tree: Hierarchy, logits: Any, dim: int, head: str) -> list[Sequence[Any]]:
     """For each level the planes of its nodes.
 
     From one softmax these are log marginals but for the normaliser, a number that all nodes of a pixel share, and that
     no comparison needs: so nothing is normalised.
     """
-    planes = logits.unbind(dim)
+    planes = _planes(logits, dim)
     if head == "nodes":
         return [planes[own] for own in tree.node_slices]
     levels = [planes]
     for level in range(tree.depth - 1, 0, -1):
-        children: dict[int, list[Tensor]] = {}
+        children: dict[int, list[Any]] = {}
         for node, parent in enumerate(tree.parents(level)):
             children.setdefault(parent, []).append(levels[0][node])
         levels.insert(0, [_log_sum(children[node]) for node in sorted(children)])
     return levels
 
 
-def _log_sum(planes: Sequence[Tensor]) -> Tensor:
-    return planes[0] if len(planes) == 1 else torch.stack(list(planes)).logsumexp(0)
+def _log_sum(planes: Sequence[Any]) -> Any:
+    if len(planes) == 1:
+        return planes[0]
+    if not isinstance(planes[0], np.ndarray):
+        return _library(planes[0]).stack(list(planes)).logsumexp(0)
+    return np.logaddexp.reduce(planes)
 
 
-def _top_down(tree: Hierarchy, levels: Sequence[Sequence[Tensor]]) -> Tensor:
+def _top_down(tree: Hierarchy, levels: Sequence[Sequence[Any]]) -> Any:
     chosen = _largest(levels[0])
+    lib = _library(chosen)
     for level in range(1, tree.depth):
         parents, scores = tree.parents(level), levels[level]
         # Every pixel begins at a child of its parent, so that even scores of −inf or NaN leave it on its branch.
-        first = torch.tensor([parents.index(node) for node in range(len(tree.names(level - 1)))], dtype=torch.uint8)
-        ids = first.to(chosen.device)[chosen.long()]
-        best = torch.full_like(scores[0], -torch.inf)
+        first = np.array([parents.index(node) for node in range(len(tree.names(level - 1)))], np.uint8)
+        ids = first[chosen] if lib is np else lib.from_numpy(first).to(chosen.device)[chosen.long()]
+        best = lib.full_like(scores[0], -np.inf)
         for node, parent in enumerate(parents):
             better = (chosen == parent) & (scores[node] > best)
-            ids.masked_fill_(better, node)
-            best = torch.where(better, scores[node], best)
+            ids[better] = node
+            best = lib.where(better, scores[node], best)
         chosen = ids
     return chosen

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from fastseg.data.files import Files, JoinedFiles, open_files
-from fastseg.data.frames import PADDING, FrameReader, Framing, count_pixels, decode_image, scoring_frame
+from fastseg.data.frames import PADDING, FrameReader, Framing, count_pixels, decode_image
 from fastseg.data.pictures import read_image, read_mask
 from fastseg.errors import InputError
 from fastseg.hierarchy import IGNORE_INDEX
@@ -111,8 +111,8 @@ def test_padding_keeps_the_aspect_in_the_middle():
     assert (frame[:, 25:75] == 7).all()
     outside = torch.cat([frame[:, :25], frame[:, 75:]], 1).flatten(1).T
     assert outside.unique(dim=0).tolist() == [list(PADDING)]
-    assert scoring_frame([10, 20], "squish") == Framing((10, 20))
-    assert scoring_frame([10, 20], "crop") == scoring_frame([10, 20], "pad") == Framing((10, 20), pad=True)
+    assert Framing.whole([10, 20], "squish") == Framing((10, 20))
+    assert Framing.whole([10, 20], "crop") == Framing.whole([10, 20], "pad") == Framing((10, 20), pad=True)
 
 
 def test_undoing_a_frame_gives_the_photographs_own_pixels():

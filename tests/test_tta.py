@@ -6,9 +6,9 @@ from test_hierarchy import LIP, SIDES, TREE
 from fastseg.data.frames import Framing
 from fastseg.errors import InputError
 from fastseg.hierarchy import Hierarchy
-from fastseg.inference.passes import Plan
+from fastseg.inference.plan import Plan
 from fastseg.inference.tta import Tta, average, mirrored_channels
-from fastseg.learning.model import create_model
+from fastseg.learning.model import create_model, mask_logits
 from fastseg.settings import ModelSettings, Settings
 
 HANDS = Hierarchy(
@@ -20,7 +20,7 @@ def plan(tta=None, tree=TREE, size=(32, 32), resize="squish", arch="Unet", **cho
     card = {"hierarchy": tree.tree, "mirror": [[tree.leaves[a], tree.leaves[b]] for a, b in tree.mirror],
             "size": size, "resize": resize, "head": choices.pop("head", "leaves"),
             "model": {"arch": arch, "encoder": "resnet18", "args": {}}}  # fmt: skip
-    return Plan.of_card(card, tta=tta, **choices)
+    return Plan.of_card(card, Framing, tta=tta, **choices)
 
 
 def frames(plan, image):
@@ -30,7 +30,7 @@ def frames(plan, image):
 
 def ids(plan, model, image):
     with torch.inference_mode():
-        return next(plan.predict(model, frames(plan, image), [image.shape[1:]]))
+        return next(plan.predict(mask_logits(model), frames(plan, image), [image.shape[1:]]))
 
 
 class Pixelwise(torch.nn.Module):

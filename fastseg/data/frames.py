@@ -16,13 +16,11 @@ from torch.utils.data import get_worker_info
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from fastseg.data.files import Files, JoinedFiles
-from fastseg.data.framing import MaskFraming
+from fastseg.data.framing import PADDING, MaskFraming
 from fastseg.data.machine import cores
 from fastseg.data.pictures import ORIENTATION_TAG, read_image, read_mask
 from fastseg.hierarchy import IGNORE_INDEX
 
-# Around a photograph that is padded: ImageNet's mean colour, close to nothing once normalised.
-PADDING = (124, 116, 104)
 MOST_THREADS = 4
 
 
@@ -82,25 +80,8 @@ class Framing(MaskFraming):
         out[:, top : top + high, left : left + wide] = _resize(image, _empty(1, (high, wide))[0])
         return out
 
-    def undo(self, logits: Tensor, shape: Sequence[int], target: Sequence[int] | None = None) -> Tensor:
-        """(B, C, h, w) of frames, or of anything as coarse → (B, C, H, W) of a photograph of `shape`, bilinear.
-
-        `target` asks for the photograph at another size than its own.
-        """
-        target = tuple(shape if target is None else target)
-        if self.pad:
-            top, left, high, wide = self.box(shape)
-            if tuple(logits.shape[-2:]) != tuple(self.size):
-                raise ValueError(f"{tuple(logits.shape[-2:])} is not the frame's size {self.size}")
-            logits = logits[..., top : top + high, left : left + wide]
-        if target == tuple(logits.shape[-2:]):
-            return logits
+    def _enlarge(self, logits: Tensor, target: tuple[int, int]) -> Tensor:
         return F.interpolate(logits, size=target, mode="bilinear", align_corners=False)
-
-
-def scoring_frame(size: Sequence[int], resize: str) -> Framing:
-    """How whole photographs are framed to be scored: where training saw crops, padded."""
-    return Framing((int(size[0]), int(size[1])), pad=resize != "squish")
 
 
 class FrameReader:

@@ -22,7 +22,7 @@ from fastseg.data.augment import Augmentation, draw_chances
 from fastseg.data.cache import cached_reader, on_device
 from fastseg.data.check import quick_check
 from fastseg.data.files import Files, GetImage, GetMask, JoinedFiles, dataset_files
-from fastseg.data.frames import FrameReader, Framing, count_pixels, scoring_frame
+from fastseg.data.frames import FrameReader, Framing, count_pixels
 from fastseg.data.machine import reading_workers
 from fastseg.data.masks import PartMask, PartMaskBlock, PILPartMask
 from fastseg.data.pictures import read_mask
@@ -120,7 +120,7 @@ def seg_dataloaders(cfg: Settings, stats: Stats | None = None) -> DataLoaders:
             f"nothing would be learned; set train.batch_size to {max(len(train), 1)} or less, or add more"
         )
     leaks = quick_check(cfg, files, train, valid)
-    exact = scoring_frame(cfg.data.size, cfg.data.resize)
+    exact = Framing.whole(cfg.data.size, cfg.data.resize)
     roots = [part.root for part in files.parts.values()]
     changed = cfg.augment.active() or cfg.data.resize == "crop"
     counts = _crop_counts(cfg, files, train)
@@ -169,7 +169,7 @@ def training_counts(cfg: Settings, dls: DataLoaders) -> np.ndarray | None:
 
 def training_frame(cfg: Settings) -> Framing:
     """How training photographs are framed: a little above the network's size where they are then zoomed or cropped."""
-    exact = scoring_frame(cfg.data.size, cfg.data.resize)
+    exact = Framing.whole(cfg.data.size, cfg.data.resize)
     above = CROP_MARGIN if cfg.data.resize == "crop" else ZOOM_MARGIN if cfg.augment.moves() else 1.0
     return Framing((round(exact.size[0] * above), round(exact.size[1] * above)), exact.pad)
 

@@ -46,7 +46,12 @@ def read_image(path: Path, shape: tuple[int, int] | None = None) -> Image.Image:
                 f"{path}: the photograph breaks off ({_short(error)}); replace it or take out its id",
                 "truncated photograph",
             ) from None
-        return to_rgb(ImageOps.exif_transpose(image) if turn else image)
+        return upright_rgb(image) if turn else to_rgb(image)
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Any PIL image as RGB, 8 bits, turned as its EXIF orientation says."""
+    return to_rgb(ImageOps.exif_transpose(image))
 
 
 def fitting_turn(image: Image.Image, shape: tuple[int, int], path: Path) -> bool:

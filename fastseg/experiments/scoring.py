@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from fastai.learner import Learner
 
+from fastseg.data.frames import Framing
 from fastseg.experiments.examples import Example, choose
 from fastseg.inference.evaluate import named, picture_rows, split_files
-from fastseg.inference.passes import Batch, Plan, count, photograph_batches, predicted
+from fastseg.inference.passes import Batch, count, photograph_batches, predicted
+from fastseg.inference.plan import Plan
 from fastseg.inference.scores import Counts, summary
 from fastseg.learning.previews import Row, ids, photographs
 
@@ -38,7 +40,7 @@ def score_learner(learn: Learner, card: Mapping[str, Any]) -> Scored:
 
 
 def _native(learn: Learner, card: Mapping[str, Any]) -> Scored:
-    cfg, plan, stats = learn.cfg, Plan.of_card(card), (card["mean"], card["std"])
+    cfg, plan, stats = learn.cfg, Plan.of_card(card, Framing), (card["mean"], card["std"])
     files, names = split_files(cfg, "valid")
     counts = count(learn.model, plan, photograph_batches(files, names, plan, stats, cfg), names)
     shown, chosen = _spread(len(names)), choose(plan.tree, counts.matrices)

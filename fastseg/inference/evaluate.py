@@ -15,16 +15,18 @@ from torch import nn
 from fastseg.config import load_config
 from fastseg.data.check import quick_check
 from fastseg.data.files import Files, JoinedFiles, dataset_files, read_ids
+from fastseg.data.frames import Framing
 from fastseg.data.pictures import read_image
 from fastseg.errors import InputError
-from fastseg.inference.passes import Plan, count, photograph_batches, predicted
+from fastseg.inference.passes import count, photograph_batches, predicted
+from fastseg.inference.plan import Plan
 from fastseg.inference.scores import Counts, summary
 from fastseg.inference.stored import SCORES, count_marks, read_counts, write_counts
 from fastseg.learning.metrics import DEFINITIONS
-from fastseg.learning.model import create_model, place
+from fastseg.learning.model import place, trained_model
 from fastseg.plots import confusion_figure, results_figure, save_figure
 from fastseg.run import WEIGHTS, Run
-from fastseg.settings import ModelSettings, Settings
+from fastseg.settings import Settings
 from fastseg.writing import write_json
 
 SPLITS = ("valid", "train")
@@ -92,7 +94,7 @@ class Trial:
            overrides: Sequence[str] = ()) -> Trial:  # fmt: skip
         """Look for everything, and at the headers of all files, before anything takes time."""
         run = run if isinstance(run, Run) else Run.open(run)
-        plan = Plan.of_card(run.card, protocol, decode, tta)
+        plan = Plan.of_card(run.card, Framing, protocol, decode, tta)
         cfg = other_data(run.cfg, root, overrides)
         files, names = split_files(cfg, split)
         quick_check(cfg, files, [], names)
@@ -197,14 +199,7 @@ def other_data(cfg: Settings, root: str | Path | None, overrides: Sequence[str] 
 
 def load_model(run: Run) -> nn.Module:
     """The network of a run with its trained weights, in evaluation mode, on the CPU or the CUDA device if there is."""
-    channels = run.hierarchy.channels(run.card.get("head", "leaves"))
-    model = create_model(ModelSettings(**run.card["model"], weights="none"), channels)
-    try:
-        model.load_state_dict(run.weights())
-    except RuntimeError as error:
-        said = " ".join(str(error).split())[:200]
-        raise InputError(f"{run.path}: its weights do not fit its network; the run is damaged ({said})") from None
-    return place(model, torch.device("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    return place(trained_model(run), torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def split_files(cfg: Settings, split: str | Path) -> tuple[Files | JoinedFiles, list[str]]:

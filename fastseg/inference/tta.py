@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from fastseg.data.frames import Framing
+from fastseg.data.framing import MaskFraming
 from fastseg.errors import InputError
 from fastseg.hierarchy import Hierarchy
-from fastseg.settings import ModelSettings, fitting_size
+
+if TYPE_CHECKING:
+    from fastseg.settings import ModelSettings
 
 LARGEST = 4.0  # times the network's size; beyond it a typing error is likelier than a wish
 
@@ -45,8 +47,10 @@ class Tta:
     def __str__(self) -> str:
         return ",".join(["flip"] * self.flip + [f"{scale:g}" for scale in self.scales])
 
-    def framings(self, framing: Framing, model: ModelSettings) -> tuple[Framing, ...]:
-        """For each scale the frame of the nearest size that the architecture takes."""
+    def framings(self, framing: MaskFraming, model: ModelSettings) -> tuple[MaskFraming, ...]:
+        """For each scale the frame of the nearest size that the architecture takes, of the same kind."""
+        from fastseg.settings import fitting_size
+
         sizes = [
             fitting_size([max(1, round(side * scale)) for side in framing.size], model) if scale != 1 else framing.size
             for scale in self.scales
@@ -55,7 +59,7 @@ class Tta:
             if size in sizes[:i]:
                 same = f"{self.scales[sizes.index(size)]:g} and {self.scales[i]:g}"
                 raise InputError(f"tta: {same} are both {size[0]}x{size[1]} to {model.arch}; give one of them")
-        return tuple(Framing(size, framing.pad) for size in sizes)
+        return tuple(type(framing)(size, framing.pad) for size in sizes)
 
 
 def mirrored_channels(tree: Hierarchy, head: str = "leaves") -> list[int]:
@@ -79,11 +83,29 @@ def mirrored_channels(tree: Hierarchy, head: str = "leaves") -> list[int]:
     return channels
 
 
-def average(views: Sequence[Tensor], head: str) -> Tensor:
+def probabilities(logits: Any, head: str = "leaves") -> Any:
+    """Logits (B, C, ...) → probabilities: a softmax over the leaves, or a sigmoid for every node; NumPy or torch."""
+    if not isinstance(logits, np.ndarray):
+        return logits.softmax(1) if head == "leaves" else logits.sigmoid()
+    if head != "leaves":
+        with np.errstate(over="ignore"):
+            return 1 / (1 + np.exp(-logits))
+    shares = np.exp(logits - logits.max(1, keepdims=True))
+    shares /= shares.sum(1, keepdims=True)
+    return shares
+
+
+def average(views: Sequence[Any], head: str) -> Any:
     """Logits (1, C, H, W) of several looks → logits of the mean of their probabilities; one look's stay as they are."""
     if len(views) == 1:
         return views[0]
+    is_array = isinstance(views[0], np.ndarray)
+    if head != "leaves":
+        # In double precision, as in single the probability of a logit above 17 is 1, and its logit infinite.
+        views = [view.astype(np.float64) if is_array else view.double() for view in views]
+    mean = sum(probabilities(view, head) for view in views) / len(views)
     if head == "leaves":
-        return torch.stack([view.softmax(1) for view in views]).mean(0).log()
-    # In double precision, as in single the probability of a logit above 17 is 1, and its logit infinite.
-    return torch.stack([view.double().sigmoid() for view in views]).mean(0).logit(1e-15)
+        with np.errstate(divide="ignore"):
+            return np.log(mean) if is_array else mean.log()
+    mean = mean.clip(1e-15, 1 - 1e-15)
+    return np.log(mean / (1 - mean)) if is_array else mean.logit()

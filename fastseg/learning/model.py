@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import nn
 
 from fastseg.errors import InputError
 from fastseg.learning.encoders import check_hub, imagenet_weights, read_weights, resolve_encoder
+from fastseg.run import Run
 from fastseg.settings import ModelSettings
 
 
@@ -57,6 +58,30 @@ def place(model: nn.Module, device: torch.device, channels_last: bool | None = N
     if device.type == "cpu" if channels_last is None else channels_last:
         return model.to(device, memory_format=torch.channels_last)
     return model.to(device)
+
+
+def mask_logits(model: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A network as a function of images (B, 3, h, w) to float32 logits (B, C, h, w), without an auxiliary head's."""
+    device = next(model.parameters()).device
+
+    def logits(images: torch.Tensor) -> torch.Tensor:
+        found = model(images.to(device))
+        # Planes behind one another, as from them the logits are enlarged and compared twice as fast.
+        return (found if isinstance(found, torch.Tensor) else found[0]).float().contiguous()
+
+    return logits
+
+
+def trained_model(run: Run) -> nn.Module:
+    """The network of a run with its trained weights, in evaluation mode, on the CPU."""
+    model = create_model(ModelSettings(**run.card["model"], weights="none"),
+                         run.hierarchy.channels(run.card.get("head", "leaves")))  # fmt: skip
+    try:
+        model.load_state_dict(run.weights())
+    except RuntimeError as error:
+        said = " ".join(str(error).split())[:200]
+        raise InputError(f"{run.path}: its weights do not fit its network; the run is damaged ({said})") from None
+    return model.eval()
 
 
 def seg_splitter(model: nn.Module) -> list[list[nn.Parameter]]:
