@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastseg.data.frames import PADDING, Framing, scoring_frame
+from fastseg.data.framing import PADDING, MaskFraming
 
 
 class Logits(nn.Module):
@@ -35,7 +35,7 @@ class Photographs(nn.Module):
     def __init__(self, network: nn.Module, card: Mapping[str, Any]):
         super().__init__()
         self.network = Logits(network)
-        self.framing = scoring_frame(card["size"], card["resize"])
+        self.framing = MaskFraming.whole(card["size"], card["resize"])
         self.leaves, self.softmax = len(card["classes"]), card.get("head", "leaves") == "leaves"
         for name, values in (("mean", card["mean"]), ("std", card["std"])):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1) * 255, persistent=False)
@@ -60,8 +60,8 @@ class Photographs(nn.Module):
         return ids.to(torch.uint8), 1 / (logits - best).exp().sum(0) if self.softmax else best.sigmoid()
 
 
-def _boxes(framing: Framing, rows: Tensor, columns: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """For each axis the first pixel and the number of pixels of a photograph within its frame, as `Framing.box`."""
+def _boxes(framing: MaskFraming, rows: Tensor, columns: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """For each axis the first pixel and the number of pixels of a photograph within its frame, as `MaskFraming.box`."""
     own = torch.stack([rows[-1], columns[-1]]).double() + 1
     sides = torch.tensor(framing.size, dtype=torch.float64, device=rows.device)
     inner = sides
