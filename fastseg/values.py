@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
-def _parse_size(value: Any) -> Any:
+def parse_size(value: Any) -> Any:
     """'192x128', [192, 128] or 128 → (height, width)."""
     sides = value.split("x") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
     sides = [int(v) if isinstance(v, str) and v.strip().isdigit() else v for v in sides]
@@ -17,7 +17,7 @@ def _parse_size(value: Any) -> Any:
     return sides[0], sides[-1]
 
 
-Size = Annotated[tuple[int, int], BeforeValidator(_parse_size)]
+Size = Annotated[tuple[int, int], BeforeValidator(parse_size)]
 
 
 def _parse_rate(value: Any) -> Any:
