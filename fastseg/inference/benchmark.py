@@ -117,7 +117,8 @@ class _Rows:
         if path.is_file():
             return path
         if path.suffix == ".xml":
-            write_openvino(self._source({"openvino": "onnxruntime"}.get(kind, "int8")), self._card("openvino", kind), path)
+            source = self._source("int8" if "int8" in kind else "onnxruntime")
+            write_openvino(source, self._card("openvino", kind), path)
         elif kind == "int8":
             made, _ = self.work.quantise(self._source("onnxruntime"), self.folder, TOLERANCES["int8"])
             made.replace(path)

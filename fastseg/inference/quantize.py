@@ -14,9 +14,9 @@ import numpy as np
 from fastseg.errors import InputError
 from fastseg.inference.backends import needed
 
-# Those that have integer kernels, and those between them that would otherwise go back and forth.
-OPERATORS = ["Conv", "MatMul", "Gemm", "Add", "Clip", "Relu", "Concat", "MaxPool", "AveragePool", "GlobalAveragePool"]
-WEIGHTED = ("Conv", "MatMul", "Gemm")
+# Those that have integer kernels, and activations, which become part of the operator before them.
+OPERATORS = ["Conv", "MatMul", "Gemm", "Add", "Concat", "MaxPool", "AveragePool", "GlobalAveragePool"]
+ACTIVATIONS = ["Clip", "Relu"]
 Feed = Mapping[str, np.ndarray]
 
 
@@ -37,27 +37,29 @@ class Quantizer:
         self.prepared, self.ranges, self.calibration = folder / "prepared.onnx", folder / "ranges.json", calibration
         with _quiet():
             quant_pre_process(str(source), str(self.prepared), skip_optimization=True, skip_symbolic_shape=True)
-        nodes = onnx.load(self.prepared, load_external_data=False).graph.node
-        known = [node for node in nodes if node.op_type in OPERATORS]
-        self.outside = [node.name for node in known if node.name.startswith(outside)]
-        # What has weights decides; the operators between follow their neighbours.
-        self.operators = [n.name for n in known if n.op_type in WEIGHTED and n.name not in self.outside]
-        self.followers = _followers(nodes, self.operators)
+        graph = onnx.load(self.prepared, load_external_data=False).graph
+        fixed = {weight.name for weight in graph.initializer}
+        known = [node for node in graph.node if node.op_type in OPERATORS]
+        # A constant that is added belongs to a normalisation, which stays in float around it.
+        self.outside = [node.name for node in graph.node if node.name.startswith(outside)]
+        self.outside += [node.name for node in known if node.op_type == "Add" and fixed & set(node.input)]
+        self.operators = [node.name for node in known if node.name not in self.outside]
+        self.activations = _activations(graph.node, self.operators)
         if not self.operators:
             raise InputError("int8: the network has no operator that ONNX Runtime has in integers")
 
     def write(self, path: Path, kept: Collection[str] = ()) -> None:
-        """Write the quantised file; the operators named in `kept` stay in float, with what follows them alone."""
+        """Write the quantised file; the operators named in `kept` stay in float, with their activations."""
         from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
         # Runtimes that keep ranges measure them once, the others for each file.
         keeps = "calibration_cache_path" in inspect.signature(quantize_static).parameters
-        left = [*self.outside, *kept, *(name for owner in kept for name in self.followers.get(owner, ()))]
+        left = [*self.outside, *kept, *(name for owner in kept for name in self.activations.get(owner, ()))]
         with _quiet():
             quantize_static(
                 str(self.prepared), str(path), _reader(self.calibration), quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=OPERATORS, nodes_to_exclude=left, per_channel=True, reduce_range=True,
-                activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+                op_types_to_quantize=[*OPERATORS, *ACTIVATIONS], nodes_to_exclude=left, per_channel=True,
+                reduce_range=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
                 **({"calibration_cache_path": self.ranges} if keeps else {}),
             )  # fmt: skip
 
@@ -113,7 +115,7 @@ def _gains(quantizer: Quantizer, path: Path, harm: Callable[[Path], float]) -> I
         yield name, whole - harm(path)
 
 
-def _followers(nodes: Sequence[Any], operators: Collection[str]) -> dict[str, list[str]]:
+def _activations(nodes: Sequence[Any], operators: Collection[str]) -> dict[str, list[str]]:
     """For each operator the activations right behind it, which would bring its float result back to integers."""
     takers: dict[str, list[Any]] = {}
     for node in nodes:
@@ -123,7 +125,7 @@ def _followers(nodes: Sequence[Any], operators: Collection[str]) -> dict[str, li
     for node in nodes:
         if node.name in operators:
             behind = takers.get(node.output[0], [])
-            found[node.name] = [taker.name for taker in behind if taker.op_type in ("Clip", "Relu")]
+            found[node.name] = [taker.name for taker in behind if taker.op_type in ACTIVATIONS]
     return found
 
 
