@@ -24,7 +24,7 @@ def expected(run, photograph):
     """(ids, confidence) the way `evaluate` goes, from its own pieces."""
     network, card = mask_logits(trained_model(run)), run.card
     plan = Plan.of_card(card, Framing)
-    frame = plan.framing.image(torch.from_numpy(photograph).permute(2, 0, 1))[None]
+    frame = plan.framing.image(torch.from_numpy(photograph.copy()).permute(2, 0, 1))[None]
     centre, spread = (torch.tensor(card[key]).view(1, 3, 1, 1) * 255 for key in ("mean", "std"))
     with torch.inference_mode():
         views = plan.views(network, [(frame.float() - centre) / spread])

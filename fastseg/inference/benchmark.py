@@ -54,6 +54,8 @@ def benchmark(
         raise InputError("benchmark: --repeats and --threads are whole numbers from 1")
     if strange := [kind for kind in kinds if kind not in KINDS]:
         raise InputError(f"kind {strange[0]!r} is none of {', '.join(KINDS)}")
+    if size == "dynamic":
+        raise InputError("size: 'dynamic' is no size to time; write HxW, as 192x128")
     wish = Wish.of(run, "onnx", any("int8" in kind for kind in kinds), size, preprocessing=False)
     work = Work(run, wish, *photographs(run, root, overrides, wish, SCORED_ON), told)
     threads = threads or cores()

@@ -194,7 +194,8 @@ class Work:
         feeds = [{"image": batch.images[0].numpy()} for batch in self.batches(self.calibration)]
         judge = Judge(self.network, self.plan, list(self.batches(self.choosing)))
         quantizer = Quantizer(inner, feeds, folder)
-        kept = float_operators(quantizer, target, judge.loss, judge.harm, MARGIN * tolerance, self.told)
+        kept = float_operators(quantizer, target, judge.loss, judge.harm, MARGIN * tolerance, tolerance,
+                               self.told)  # fmt: skip
         if self.wish.preprocessing:
             pictures = [{"photograph": photograph(self.files, name)} for name in self.calibration]
             (folder / "outer").mkdir()

@@ -69,42 +69,42 @@ def float_operators(
     path: Path,
     loss: Callable[[Path], float],
     harm: Callable[[Path], float],
+    aim: float,
     most: float,
     told: Callable[[str], None] = lambda text: None,
 ) -> list[str]:
-    """Which operators stay in float so that the file at `path`, written last, loses at most `most`.
+    """Which operators stay in float so that the file at `path`, written last, loses no more than `aim`.
 
-    `loss` says what a file loses, `harm` the same in finer steps and less time. Where the whole loses more than `most`,
+    `loss` says what a file loses, `harm` the same in finer steps and less time. Where the whole loses more than `aim`,
     every operator is measured by what the file gains with that one in float, and those that gain most go first: their
-    number doubles until the loss is small enough, and is then halved back as far as that stays so. Raises `InputError`
-    where even half of the operators in float do not do.
+    number doubles until the loss is small enough, and is then halved back as far as that stays so. Where half of the
+    operators do not do, the number that lost least is taken. Raises `InputError` where that is more than `most`.
     """
-    quantizer.write(path)
-    lost = loss(path)
-    told(f"all {len(quantizer.operators)} operators in int8 lose {lost:.2f} points")
-    if lost <= most:
-        return []
-    ranked = sorted(_gains(quantizer, path, harm), key=lambda pair: -pair[1])
-    names = [name for name, _ in ranked]
+    lost: dict[int, float] = {}
+    names: list[str] = []
 
     def fits(count: int) -> bool:
         quantizer.write(path, names[:count])
-        lost = loss(path)
-        told(f"with {count} in float: {lost:.2f} points")
-        return lost <= most
+        lost[count] = loss(path)
+        told(f"{len(quantizer.operators) - count} operators in int8, {count} in float: {lost[count]:.2f} points lost")
+        return lost[count] <= aim
 
-    count, limit = 1, max(1, len(names) // 2)
-    while not fits(count):
-        if count == limit:
-            raise InputError(f"int8: with {count} of {len(names)} operators in float it still loses more than "
-                             f"{most:.2f} points of mean IoU; export without --int8")  # fmt: skip
-        count = min(2 * count, limit)
-    low, high = count // 2, count
-    while high - low > 1:
+    if fits(0):
+        return []
+    told("measuring what each operator costs")
+    names += [name for name, _ in sorted(_gains(quantizer, path, harm), key=lambda pair: -pair[1])]
+    low, high, half = 0, 1, max(1, len(names) // 2)
+    while not fits(high) and high < half:
+        low, high = high, min(2 * high, half)
+    while lost[high] <= aim and high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if fits(middle) else (middle, high)
-    quantizer.write(path, names[:high])
-    return names[:high]
+    best = high if lost[high] <= aim else min(lost, key=lost.__getitem__)
+    if lost[best] > most:
+        raise InputError(f"int8: with {best} of {len(names)} operators in float it still loses {lost[best]:.2f} points "
+                         f"of mean IoU, more than the tolerance of {most:g}; export without --int8")  # fmt: skip
+    quantizer.write(path, names[:best])
+    return names[:best]
 
 
 def _gains(quantizer: Quantizer, path: Path, harm: Callable[[Path], float]) -> Iterator[tuple[str, float]]:
