@@ -21,6 +21,7 @@ fastseg evaluate RUN --data.root DIR            scores of a finished run on a fo
 fastseg export RUN --format onnx --int8         one file for another runtime, proved on photographs
 fastseg benchmark RUN                           how fast and how good it is in each runtime
 fastseg compare RUN RUN                         how sure the difference between two runs is
+fastseg predict RUN PHOTO… --out DIR            masks, overlays and areas of photographs
 """
 
 
@@ -98,6 +99,17 @@ def _commands_of_runs(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("run_folders", nargs="+", metavar="RUN", help="two runs or more")
     _scoring_options(sub)
 
+    sub = command("predict", "write masks of photographs, and pictures of them")
+    sub.add_argument("source", metavar="RUN", help="a run folder, or a file that `fastseg export` made")
+    sub.add_argument("photographs", nargs="+", metavar="PHOTO|DIR|GLOB", help="photographs, folders, or patterns")
+    sub.add_argument("--out", required=True, metavar="DIR", help="what is there already is not made again")
+    sub.add_argument("--level", type=int, default=-1, metavar="N", help="of the tree, 0 the outermost (its leaves)")
+    sub.add_argument("--save", default="ids,overlay", metavar="KIND,…", help="ids, overlay, cutout, json (ids,overlay)")
+    _looking_options(sub)
+    sub.add_argument("--batch-size", type=int, default=8, metavar="N", help="photographs seen at once (8)")
+    sub.add_argument("--threads", type=int, metavar="N", help="of the network")
+    sub.add_argument("--device", metavar="cpu|cuda", help="what it runs on (cuda where a run folder can have it)")
+
     sub = command("report", "write one page that explains a finished run, report.html")
     sub.add_argument("run_folder", metavar="RUN", help="a folder that `fastseg train` or save_run wrote")
 
@@ -156,6 +168,13 @@ def _commands_of_data(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--valid-ids", type=os.path.expanduser, metavar="FILE", help="ids to validate on, one a line")
     sub.add_argument("--valid-fraction", type=float, default=0.2, metavar="F", help="or a random share of all (0.2)")
     sub.add_argument("--seed", type=int, default=0, metavar="S", help="another one, another outcome (0)")
+
+
+def _looking_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--size", metavar="HxW|X", help="look at another size, or X times the network's own")
+    sub.add_argument("--tile", metavar="HxW|N", help="seen in overlapping tiles beyond this size (768, or the own)")
+    sub.add_argument("--tta", metavar="flip,SCALE,…", help="average over a flip, scales, or both: flip,0.75,1,1.25")
+    sub.add_argument("--decode", default="leaf", help="leaf, top_down or path")
 
 
 def _scoring_options(sub: argparse.ArgumentParser) -> None:

@@ -106,6 +106,24 @@ def benchmark_command(args: Namespace, overrides: Sequence[str]) -> None:
     print(json.dumps(rows, indent=1) if args.json else benchmark_table(rows))
 
 
+def predict_command(args: Namespace, overrides: Sequence[str]) -> None:
+    """Write masks of photographs."""
+    from fastseg.data.progress import progress_line
+    from fastseg.inference.predict import Predictor
+    from fastseg.inference.predict_files import predict_files
+
+    predictor = Predictor(args.source, args.device, args.threads, args.decode, args.tta, args.size, args.tile,
+                          args.batch_size)  # fmt: skip
+    save = [kind.strip() for kind in args.save.split(",") if kind.strip()]
+    done = predict_files(predictor, args.photographs, args.out, save, args.level, progress_line("predicting"))
+    there = f", {done.there:,} were there already" if done.there else ""
+    print(f"{done.out}/: {done.made:,} photograph{'s' * (done.made != 1)}{there}")
+    if done.bad:
+        count = len(done.bad)
+        raise InputError(f"{count:,} photograph{'s' * (count > 1)} could not be read, the rest is done; "
+                         f"the first: {done.bad[0][1]}")  # fmt: skip
+
+
 def report_command(args: Namespace, overrides: Sequence[str]) -> None:
     """Write the page of a run."""
     from fastseg.experiments.report import report

@@ -11,28 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from fastseg.hierarchy import IGNORE_INDEX, Hierarchy
+from fastseg.hierarchy import Hierarchy
 from fastseg.overfitting import overfitting
+from fastseg.overlays import overlay
 from fastseg.writing import whole
 
-IGNORED_GREY = 160
 LEVEL_COLOURS = ("#999999", "#E69F00", "#0072B2", "#009E73", "#CC79A7")
-
-
-def overlay(
-    image: np.ndarray, ids: np.ndarray, hierarchy: Hierarchy, level: int = -1, alpha: float = 0.6
-) -> np.ndarray:
-    """A photograph (H, W, 3) uint8 with a mask of leaf ids (H, W) laid over it in a level's colours.
-
-    Background stays bare, pixels without a class (255) turn grey.
-    """
-    nodes = hierarchy.merge(ids, level)
-    colours = np.full((256, 3), IGNORED_GREY, np.float32)
-    opacity = np.zeros((256, 1), np.float32)
-    colours[: len(hierarchy.names(level))] = hierarchy.colours(level)
-    opacity[[*hierarchy.foreground(level), IGNORE_INDEX]] = alpha
-    cover = opacity[nodes]
-    return np.round(image * (1 - cover) + colours[nodes] * cover).astype(np.uint8)
 
 
 def add_legend(figure: Figure, hierarchy: Hierarchy, level: int = -1) -> None:

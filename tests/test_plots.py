@@ -2,21 +2,10 @@ import numpy as np
 import pytest
 
 from fastseg.hierarchy import PASCAL_PART, Hierarchy
-from fastseg.plots import confusion_figure, curves_figure, overlay, results_figure, save_figure
+from fastseg.plots import confusion_figure, curves_figure, results_figure, save_figure
 
 TREE = Hierarchy(PASCAL_PART)
 GREY = np.full((2, 3, 3), 100, np.uint8)
-
-
-def test_overlay_by_hand():
-    ids = np.array([[0, 4, 255], [0, 5, 0]], np.uint8)
-    picture = overlay(GREY, ids, TREE, level=1, alpha=0.5)
-    assert picture.dtype == np.uint8
-    assert (picture[ids == 0] == 100).all()
-    upper, lower = TREE.colours(1)[1:].astype(int)
-    assert np.abs(picture[0, 1] - (100 + upper) / 2).max() <= 1
-    assert np.abs(picture[1, 1] - (100 + lower) / 2).max() <= 1
-    assert picture[0, 2].tolist() == [130, 130, 130]
 
 
 def test_results_show_photograph_truth_and_prediction_with_a_legend(tmp_path):

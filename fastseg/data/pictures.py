@@ -77,10 +77,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image).astype(np.float64)
+        values = np.nan_to_num(np.asarray(image).astype(np.float64))
         scale = 255.0 if values.max() <= 1 and image.mode == "F" else 1.0 if values.max() <= 255 else 1 / 257
         image = Image.fromarray(np.clip(values * scale, 0, 255).round().astype(np.uint8))
-    return (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
+    # Pillow takes these by a step between alone: palettes with transparency, and grey multiplied by its alpha.
+    step = {"P": "RGBA", "La": "LA"}.get(image.mode)
+    return (image.convert(step) if step else image).convert("RGB")
 
 
 def mask_shape(path: Path) -> tuple[int, int]:

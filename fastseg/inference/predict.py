@@ -19,7 +19,9 @@ from fastseg.errors import InputError
 from fastseg.hierarchy import Hierarchy
 from fastseg.inference.backends import Backend, open_backend
 from fastseg.inference.plan import Plan
+from fastseg.inference.tiles import Tiling, frame_size, in_tiles
 from fastseg.inference.tta import probabilities
+from fastseg.run import WEIGHTS
 
 Photograph = str | Path | Image.Image | np.ndarray
 # Scores held at once while a mask is made of them: more than WHOLE (128 MB) are looked at in bands of BAND.
@@ -37,6 +39,11 @@ class Prepared:
     def shape(self) -> tuple[int, int]:
         """(height, width)."""
         return self.photograph.shape[:2]
+
+    @property
+    def pixels(self) -> int:
+        """Height times width."""
+        return self.shape[0] * self.shape[1]
 
 
 class Prediction:
@@ -85,7 +92,7 @@ class Prediction:
         high, wide = self.shape
         logits = self._views[0][1]
         row = logits.shape[1] * wide
-        with _inference(logits):
+        with _inference("numpy" if isinstance(logits, np.ndarray) else "torch"):
             if row * high * len(self._views) <= WHOLE:
                 yield slice(0, high), self._plan.scores(self._views, 0, self.shape)
                 return
@@ -111,9 +118,10 @@ class Predictor:
     """A network that is ready for photographs: of a run folder, or of a file that `fastseg export` made.
 
     By default a photograph is seen once and whole, at the size that the network was trained at, as `evaluate` does it.
-    `device` (cpu, cuda) and `threads` as in `open_backend`; `decode` as in `Hierarchy.decode`; `tta` averages over a
-    flip and scales, as `flip,0.75,1,1.25`; `batch_size` photographs go through the network at once. Raises
-    `InputError` for what cannot be opened, and for choices that do not go with it.
+    `size` (HxW, or a multiple of the network's, as 2) looks closer, and what then is larger than `tile` is seen in
+    tiles that overlap and run into one another. `tta` averages over a flip and scales, as `flip,0.75,1,1.25`; `decode`
+    as in `Hierarchy.decode`; `device` (cpu, cuda) and `threads` as in `open_backend`; `batch_size` photographs go
+    through the network at once. Raises `InputError` for what cannot be opened, and choices that do not go with it.
     """
 
     def __init__(
@@ -128,9 +136,27 @@ class Predictor:
         batch_size: int = 8,
     ):
         self.backend: Backend = open_backend(source, threads, device)
-        self.card, self.batch_size = self.backend.card, batch_size
-        self.plan = Plan.of_card(self.card, _framing(self.backend.library), "native", decode, tta)
+        self.source, self.card, self.batch_size = Path(source).expanduser(), self.backend.card, batch_size
+        if self.backend.preprocessing and (decode, tta, size, tile) != ("leaf", None, None, None):
+            raise InputError(f"{source}: has its preprocessing inside; decode, tta, size and tile need a file without")
+        card = {**self.card, "size": frame_size(self.card, size)}
+        self.plan = Plan.of_card(card, _framing(self.backend.library), "native", decode, tta)
+        self.tiling = Tiling.of(self.card, tile, self.backend.size)
         self.hierarchy = self.plan.tree
+        if fixed := self.backend.size:
+            for high, wide in (framing.size for framing in self.plan.framings):
+                if high < fixed[0] or wide < fixed[1]:
+                    raise InputError(f"{source}: takes {fixed[0]}x{fixed[1]} or more, in tiles; not {high}x{wide}")
+
+    @cached_property
+    def mark(self) -> dict[str, Any]:
+        """What tells, as JSON, whether another predictor would make the same of a photograph."""
+        files = [self.source / WEIGHTS] if self.source.is_dir() else [self.source, self.source.with_suffix(".bin")]
+        return {
+            "source": str(self.source.resolve()), "files": [file_mark(file) for file in files if file.is_file()],
+            "framings": [list(framing.size) for framing in self.plan.framings], "tile": list(self.tiling.side),
+            "tta": str(self.plan.tta) if self.plan.tta else None, "decode": self.plan.decode,
+        }  # fmt: skip
 
     def predict(self, photograph: Photograph | Iterable[Photograph]) -> Any:
         """A photograph → `Prediction`; a list of them → a list.
@@ -163,11 +189,20 @@ class Predictor:
             return [ReadyPrediction(self.hierarchy, *self.backend.ids(one.photograph)) for one in batch]
         with _inference(self.backend.library):
             frames = [_stack(same) for same in zip(*(one.frames for one in batch), strict=True)]
-            views = self.plan.views(self._network, frames)
+            views = self.plan.views(self._sees, frames)
         return [
             Prediction(self.plan, [(framing, logits[i : i + 1]) for framing, logits in views], one.shape)
             for i, one in enumerate(batch)
         ]
+
+    def _sees(self, frames: Any) -> Any:
+        """(B, 3, h, w) uint8 → (B, C, h, w) logits, in tiles where they are large."""
+        if not self.tiling.is_for(frames.shape[-2:]):
+            return self._network(frames)
+        whole = None
+        if self.backend.name == "torch":
+            from fastseg.inference.whole import WholeFrame as whole
+        return in_tiles(self._network, frames, self.tiling, self.hierarchy.channels(self.plan.head), whole)
 
     @cached_property
     def _network(self) -> Callable[[Any], Any]:
@@ -205,6 +240,12 @@ class Predictor:
         return photograph if shape[2:] == (3,) else np.asarray(upright_rgb(Image.fromarray(photograph)))
 
 
+def file_mark(path: Path) -> list[int]:
+    """Size and time of a file, which tell whether it was changed."""
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]
+
+
 def _framing(library: str) -> type[MaskFraming]:
     if library == "numpy":
         return ArrayFraming
@@ -213,9 +254,9 @@ def _framing(library: str) -> type[MaskFraming]:
     return Framing
 
 
-def _inference(values: Any) -> AbstractContextManager[Any]:
-    """torch's inference mode around work on its tensors (or `"torch"`), nothing around NumPy's."""
-    if isinstance(values, np.ndarray) or values == "numpy":
+def _inference(library: str) -> AbstractContextManager[Any]:
+    """torch's inference mode around work on its tensors, nothing around NumPy's."""
+    if library == "numpy":
         return nullcontext()
     import torch
 

@@ -18,9 +18,9 @@ from fastseg.data.checking.findings import KINDS, Finding, by_kind
 from fastseg.data.framing import MaskFraming
 from fastseg.data.pictures import read_image, read_mask
 from fastseg.errors import InputError
+from fastseg.overlays import overlay
 from fastseg.pages import charts
 from fastseg.pages.document import document, jpeg_url
-from fastseg.plots import overlay
 from fastseg.writing import write_text
 
 if TYPE_CHECKING:

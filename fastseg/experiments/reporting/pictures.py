@@ -14,9 +14,10 @@ from PIL import Image
 
 from fastseg.experiments.examples import GROUPS, Example
 from fastseg.hierarchy import IGNORE_INDEX, Hierarchy
+from fastseg.overlays import IGNORED_GREY
 from fastseg.pages.charts import legend
 from fastseg.pages.document import data_url, jpeg_url
-from fastseg.plots import IGNORED_GREY, level_words
+from fastseg.plots import level_words
 
 OPACITY = 165
 WRONG = (213, 0, 50)
