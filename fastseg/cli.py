@@ -19,6 +19,8 @@ fastseg train --print-config                    every setting, its value and its
 fastseg check DIR --report page.html            what is wrong with a dataset, and what it holds
 fastseg evaluate RUN --data.root DIR            scores of a finished run on a folder of photographs and masks
 fastseg serve RUN                               a page on which anyone can try it
+fastseg export RUN --format onnx --int8         one file for another runtime, proved on photographs
+fastseg benchmark RUN                           how fast and how good it is in each runtime
 fastseg compare RUN RUN                         how sure the difference between two runs is
 fastseg search --config search_sample           which network, loss and settings: many short trainings
 fastseg predict RUN PHOTO… --out DIR            masks, overlays and areas of photographs
@@ -76,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     _commands_of_runs(command)
+    _commands_of_files(command)
     _commands_of_data(command)
     return parser
 
@@ -122,6 +125,29 @@ def _commands_of_runs(command: Callable[..., argparse.ArgumentParser]) -> None:
 
     sub = command("report", "write one page that explains a finished run, report.html")
     sub.add_argument("run_folder", metavar="RUN", help="a folder that `fastseg train` or save_run wrote")
+
+
+def _commands_of_files(command: Callable[..., argparse.ArgumentParser]) -> None:
+    sub = command("export", "write a run as a file for another runtime, and prove it on photographs", settings="data.")
+    sub.add_argument("run_folder", metavar="RUN", help="a folder that `fastseg train` or save_run wrote")
+    sub.add_argument("--format", default="onnx", help="onnx, openvino or exported, torch.export's (onnx)")
+    sub.add_argument("--int8", action="store_true", help="8-bit integers, calibrated on training photographs")
+    sub.add_argument("--size", metavar="HxW|dynamic", help="height x width of the network's input (the run's), or any")
+    about = "resizing, normalisation and the choice of classes in the file: photographs in, masks out"
+    sub.add_argument("--with-preprocessing", action="store_true", help=about)
+    sub.add_argument("--data.root", dest="root", metavar="DIR", help="prove it on another dataset than the run's own")
+    sub.add_argument("--out", metavar="FILE", help="where to (into the run's folder)")
+    about = "points of mean IoU that it may lose at any level (0.1; with --int8 0.5)"
+    sub.add_argument("--tolerance", type=float, metavar="POINTS", help=about)
+    sub.add_argument("--json", action="store_true", help="print the proof as JSON")
+
+    sub = command("benchmark", "time a run in every runtime, each in a process of its own", settings="data.")
+    sub.add_argument("run_folder", metavar="RUN", help="a folder that `fastseg train` or save_run wrote")
+    sub.add_argument("--size", metavar="HxW", help="height x width of the network's input (the run's)")
+    sub.add_argument("--threads", type=int, default=None, metavar="N", help="threads of each runtime (one a core)")
+    sub.add_argument("--repeats", type=int, default=30, metavar="N", help="photographs timed, one by one (30)")
+    sub.add_argument("--data.root", dest="root", metavar="DIR", help="another dataset than the run's own")
+    sub.add_argument("--json", action="store_true", help="print the table as JSON")
 
 
 def _commands_of_data(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -177,7 +203,7 @@ def _scoring_options(sub: argparse.ArgumentParser) -> None:
 def _take_dotted(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """Words for argparse, and settings (`--a.b X`), whose values it would take for words of its own."""
     words, dotted = list(argv), []
-    own = ("--data.root",) if words[:1] in (["evaluate"], ["compare"]) else ()
+    own = ("--data.root",) if words[:1] and words[0] in ("evaluate", "compare", "export", "benchmark") else ()
     for i in range(len(words) - 1, -1, -1):
         key = words[i].partition("=")[0]
         if key.startswith("--") and "." in key and key not in own:

@@ -93,6 +93,30 @@ def search_command(args: Namespace, overrides: Sequence[str]) -> None:
     print(f"\n{folder}/\n    {names}")
 
 
+def export_command(args: Namespace, overrides: Sequence[str]) -> None:
+    """Export a run."""
+    from fastseg.inference.export import export
+    from fastseg.inference.tables import proof_table
+    from fastseg.run import Run
+
+    run = Run.open(args.run_folder)
+    proof = export(run, args.format, args.out, int8=args.int8, size=args.size, preprocessing=args.with_preprocessing,
+                   root=args.root, tolerance=args.tolerance, overrides=overrides,
+                   told=lambda text: print(text, file=sys.stderr, flush=True))  # fmt: skip
+    print(json.dumps(proof, indent=1) if args.json else proof_table(proof))
+
+
+def benchmark_command(args: Namespace, overrides: Sequence[str]) -> None:
+    """Time a run in every runtime."""
+    from fastseg.inference.benchmark import benchmark
+    from fastseg.inference.tables import benchmark_table
+    from fastseg.run import Run
+
+    rows = benchmark(Run.open(args.run_folder), args.size, args.threads, args.repeats, root=args.root,
+                     overrides=overrides, told=lambda text: print(text, file=sys.stderr, flush=True))  # fmt: skip
+    print(json.dumps(rows, indent=1) if args.json else benchmark_table(rows))
+
+
 def predict_command(args: Namespace, overrides: Sequence[str]) -> None:
     """Write masks of photographs."""
     from fastseg.data.progress import progress_line

@@ -153,7 +153,7 @@ class Settings(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> Settings:
         tree = self.classes()
-        _check_size(self.data.size, self.model)
+        check_size(self.data.size, self.model)
         if self.augment.albumentations and self.data.cache == "device":
             raise InputError("augment.albumentations works on the CPU, not on frames in a device's memory; "
                              "set data.cache to true")  # fmt: skip
@@ -211,12 +211,13 @@ def _stride(model: ModelSettings) -> int:
     return min(stride, 2 ** int(model.args.get("encoder_depth", 5)))
 
 
-def _check_size(size: Size, model: ModelSettings) -> None:
+def check_size(size: Size, model: ModelSettings, key: str = "data.size") -> None:
+    """Raise `InputError` where an architecture does not take a size, height x width."""
     if min(size) < SMALLEST.get(model.arch, 1):
-        raise InputError(f"data.size: {size[0]}x{size[1]}; {model.arch} needs {SMALLEST[model.arch]} pixels a side")
+        raise InputError(f"{key}: {size[0]}x{size[1]}; {model.arch} needs {SMALLEST[model.arch]} pixels a side")
     if fitting_size(size, model) != tuple(size):
         near = "x".join(str(side) for side in fitting_size(size, model))
         raise InputError(
-            f"data.size: {size[0]}x{size[1]}; {model.arch} needs height and width divisible by {_stride(model)}: "
+            f"{key}: {size[0]}x{size[1]}; {model.arch} needs height and width divisible by {_stride(model)}: "
             f"use {near}, or Unet, which takes any size"
         )

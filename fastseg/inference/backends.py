@@ -126,6 +126,9 @@ class ExportedBackend(_TorchLike):
     def __init__(self, path: Path, threads: int | None = None, device: str | None = None):
         import torch
 
+        from fastseg.inference.pt2 import check_program
+
+        check_program(path)
         found = {CARD_FILE: ""}
         try:
             program = torch.export.load(path, extra_files=found)

@@ -47,6 +47,40 @@ def comparison_table(found: Mapping[str, Any], tree: Hierarchy) -> str:
     return "\n".join(lines)
 
 
+def proof_table(proof: Mapping[str, Any]) -> str:
+    """The lines people read of an exported file: what it is, and how it compares with PyTorch."""
+    size = "any size" if proof["size"] is None else "x".join(map(str, proof["size"]))
+    inside = ", preprocessing inside" if proof["preprocessing"] else ""
+    of = "confidence" if proof["preprocessing"] else "logits"
+    lines = [f"{proof['file']}: {proof['format']}, {proof['precision']}, {size}{inside}, {proof['bytes'] / 1e6:.1f} MB",
+             f"{proof['photographs']} photographs, {proof['runtime']} against PyTorch",
+             f"equal pixels         {proof['equal_pixels']:.3%}; largest difference of {of} "
+             f"{proof['largest_difference']:g}"]  # fmt: skip
+    for key, value in proof["before"].items():
+        lines.append(f"{key:<20} {_shown(value)} → {_shown(proof['after'][key])}")
+    if proof["precision"] == "int8":
+        kept = proof["float_operators"]
+        lines.append(f"in int8              {proof['int8_operators']} operators; in float {len(kept)}")
+        lines += [f"    {name}" for name in kept]
+    return "\n".join(lines)
+
+
+def benchmark_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The table people read of a benchmark: fastest first, with what each way costs in scores."""
+    levels = [key for key in rows[0] if key.startswith("miou")]
+    head = ["", "p50 ms", "p95 ms", "photos/s", "peak MB", *levels]
+    lines = []
+    for row in rows:
+        if row["note"]:
+            continue
+        times = [f"{row[key]:.1f}" for key in ("p50_ms", "p95_ms", "photographs_per_second")]
+        lines.append([row["runtime"], *times, f"{row['peak_mb']:.0f}", *(_shown(row[key]) for key in levels)])
+    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
+    table = ["  ".join(cell.ljust(widths[0]) if i == 0 else cell.rjust(widths[i]) for i, cell in enumerate(line))
+             for line in [head, *lines]]  # fmt: skip
+    return "\n".join([*table, *(f"{row['runtime']}: {row['note']}" for row in rows if row["note"])])
+
+
 def _change(name: str, before: float | None, after: float | None, delta: Mapping[str, Any]) -> str:
     line = f"{name:<20}{_shown(before)} → {_shown(after)}"
     if delta["value"] is not None:
