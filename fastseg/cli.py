@@ -18,12 +18,12 @@ fastseg train --resume RUN                      go on with a run that was stoppe
 fastseg train --print-config                    every setting, its value and its meaning
 fastseg check DIR --report page.html            what is wrong with a dataset, and what it holds
 fastseg evaluate RUN --data.root DIR            scores of a finished run on a folder of photographs and masks
-fastseg serve RUN                               a page on which anyone can try it
-fastseg export RUN --format onnx --int8         one file for another runtime, proved on photographs
-fastseg benchmark RUN                           how fast and how good it is in each runtime
 fastseg compare RUN RUN                         how sure the difference between two runs is
 fastseg search --config search_sample           which network, loss and settings: many short trainings
 fastseg predict RUN PHOTO… --out DIR            masks, overlays and areas of photographs
+fastseg export RUN --format onnx --int8         one file for another runtime, proved on photographs
+fastseg benchmark RUN                           how fast and how good it is in each runtime
+fastseg serve RUN                               a page on which anyone can try it
 """
 
 
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     _commands_of_runs(command)
-    _commands_of_files(command)
+    _commands_of_use(command)
     _commands_of_data(command)
     return parser
 
@@ -105,6 +105,11 @@ def _commands_of_runs(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--config", default=None, metavar="NAME|FILE", help="a preset or a YAML file with search: in it")
     sub.add_argument("--finish", action="store_true", help="then train the winner on all the data, as configured")
 
+    sub = command("report", "write one page that explains a finished run, report.html")
+    sub.add_argument("run_folder", metavar="RUN", help="a folder that `fastseg train` or save_run wrote")
+
+
+def _commands_of_use(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub = command("predict", "write masks of photographs, and pictures of them")
     sub.add_argument("source", metavar="RUN", help="a run folder, or a file that `fastseg export` made")
     sub.add_argument("photographs", nargs="+", metavar="PHOTO|DIR|GLOB", help="photographs, folders, or patterns")
@@ -116,18 +121,6 @@ def _commands_of_runs(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--threads", type=int, metavar="N", help="of the network")
     sub.add_argument("--device", metavar="cpu|cuda", help="what it runs on (cuda where a run folder can have it)")
 
-    sub = command("serve", "serve a page on which anyone can try a network, and that answers programs")
-    sub.add_argument("source", metavar="RUN|FILE", help="a run folder, or a file that was exported")
-    sub.add_argument("--port", type=int, metavar="N", help="of the address (7860, or the next that is free)")
-    sub.add_argument("--host", default="127.0.0.1", metavar="NAME", help="0.0.0.0: for all who reach this machine")
-    sub.add_argument("--threads", type=int, metavar="N", help="of the network (as many as its runtime takes)")
-    sub.add_argument("--device", metavar="NAME", help="cpu or cuda (what there is)")
-
-    sub = command("report", "write one page that explains a finished run, report.html")
-    sub.add_argument("run_folder", metavar="RUN", help="a folder that `fastseg train` or save_run wrote")
-
-
-def _commands_of_files(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub = command("export", "write a run as a file for another runtime, and prove it on photographs", settings="data.")
     sub.add_argument("run_folder", metavar="RUN", help="a folder that `fastseg train` or save_run wrote")
     sub.add_argument("--format", default="onnx", help="onnx, openvino or exported, torch.export's (onnx)")
@@ -148,6 +141,13 @@ def _commands_of_files(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--repeats", type=int, default=30, metavar="N", help="photographs timed, one by one (30)")
     sub.add_argument("--data.root", dest="root", metavar="DIR", help="another dataset than the run's own")
     sub.add_argument("--json", action="store_true", help="print the table as JSON")
+
+    sub = command("serve", "serve a page on which anyone can try a network, and that answers programs")
+    sub.add_argument("source", metavar="RUN|FILE", help="a run folder, or a file that was exported")
+    sub.add_argument("--port", type=int, metavar="N", help="of the address (7860, or the next that is free)")
+    sub.add_argument("--host", default="127.0.0.1", metavar="NAME", help="0.0.0.0: for all who reach this machine")
+    sub.add_argument("--threads", type=int, metavar="N", help="of the network (as many as its runtime takes)")
+    sub.add_argument("--device", metavar="NAME", help="cpu or cuda (what there is)")
 
 
 def _commands_of_data(command: Callable[..., argparse.ArgumentParser]) -> None:
