@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fastseg.experiments.report import report
     from fastseg.experiments.train import save_run, train
     from fastseg.hierarchy import PASCAL_PART, Hierarchy
+    from fastseg.inference.app import serve
     from fastseg.inference.compare import compare
     from fastseg.inference.evaluate import evaluate
     from fastseg.inference.predict import Predictor
@@ -52,6 +53,7 @@ _HOMES = {
     "experiments.report": ("report",),
     "experiments.train": ("save_run", "train"),
     "hierarchy": ("PASCAL_PART", "Hierarchy"),
+    "inference.app": ("serve",),
     "inference.compare": ("compare",),
     "inference.evaluate": ("evaluate",),
     "inference.predict": ("Predictor",),
@@ -111,6 +113,7 @@ __all__ = [
     "seg_dataloaders",
     "seg_learner",
     "seg_splitter",
+    "serve",
     "trackers",
     "train",
 ]
