@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fastseg.experiments.search import search
     from fastseg.experiments.train import save_run, train
     from fastseg.hierarchy import PASCAL_PART, Hierarchy
+    from fastseg.inference.app import serve
     from fastseg.inference.compare import compare
     from fastseg.inference.evaluate import evaluate
     from fastseg.inference.predict import Predictor
@@ -54,6 +55,7 @@ _HOMES = {
     "experiments.search": ("search",),
     "experiments.train": ("save_run", "train"),
     "hierarchy": ("PASCAL_PART", "Hierarchy"),
+    "inference.app": ("serve",),
     "inference.compare": ("compare",),
     "inference.evaluate": ("evaluate",),
     "inference.predict": ("Predictor",),
@@ -114,6 +116,7 @@ __all__ = [
     "seg_dataloaders",
     "seg_learner",
     "seg_splitter",
+    "serve",
     "trackers",
     "train",
 ]

@@ -113,3 +113,54 @@ def axe(tmp_path_factory) -> str:
     subprocess.run(["npm", "pack", "--silent", "axe-core"], cwd=folder, check=True, timeout=120, capture_output=True)
     with tarfile.open(next(folder.glob("axe-core-*.tgz"))) as package:
         return package.extractfile("package/axe.min.js").read().decode()
+
+
+@pytest.fixture(scope="module")
+def address(kept_run):
+    """The address of a page of a small run, as strangers see it."""
+    from served import LIMITS, free_port
+
+    from fastseg.inference.app import serving
+
+    with serving(kept_run, port=free_port(), limits=LIMITS) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def photograph(people) -> Path:
+    """One of the thirty photographs, 64x96."""
+    from PIL import Image
+
+    return next(path for path in sorted((people / "JPEGImages").iterdir()) if Image.open(path).size == (96, 64))
+
+
+@pytest.fixture(scope="session")
+def predicted(kept_run, photograph):
+    """It, and what the small run's network makes of it."""
+    from PIL import Image
+
+    from fastseg.inference.predict import Predictor
+
+    image = Image.open(photograph).convert("RGB")
+    return image, Predictor(kept_run).predict(image)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """Headless Chromium."""
+    from playwright.sync_api import sync_playwright
+    from served import CHROMIUM
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium, address):
+    """The page, freshly opened; whatever it asks of others fails the test."""
+    from served import opened
+
+    with opened(chromium, address) as found:
+        yield found

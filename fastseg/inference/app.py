@@ -54,15 +54,11 @@ def serve(source: str | Path, host: str = "127.0.0.1", port: int | None = None, 
     Without `port`: 7860, or the next that is free. Raises `InputError` where the source cannot be opened, Gradio is
     missing, or the port is taken.
     """
-    with serving(source, host, port, threads=threads, device=device, limits=limits) as address:
+    with _ended_cleanly(), serving(source, host, port, threads=threads, device=device, limits=limits) as address:
         print(f"{address}  (Ctrl-C stops it)", flush=True)
         if host not in LOOPBACK:
             print("Anyone who can reach this machine can use the page.", file=sys.stderr)
-        stopped = threading.Event()
-        # Not only Ctrl-C: whoever ends the process wants the folder gone as well.
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, lambda *_: stopped.set())
-        stopped.wait()
+        threading.Event().wait()
 
 
 @contextmanager
@@ -212,6 +208,19 @@ def _theme(gradio: Any) -> Any:
 
 def _own(name: str) -> str:
     return resources.files("fastseg.inference").joinpath(name).read_text(encoding="utf-8")
+
+
+@contextmanager
+def _ended_cleanly() -> Iterator[None]:
+    """SIGTERM as an exit that tidies up, as Ctrl-C is."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
