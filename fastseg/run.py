@@ -10,14 +10,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastseg.config import dump_config, load_config
 from fastseg.errors import InputError
 from fastseg.hierarchy import Hierarchy
-from fastseg.settings import Settings
 from fastseg.writing import write_bytes, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from fastseg.settings import Settings
 
 WEIGHTS, MODEL, CONFIG, METRICS, HISTORY, LAST, LOG = (
     "model.safetensors", "model.json", "config.yaml", "metrics.json", "history.csv", "last", "log.txt")  # fmt: skip
@@ -86,6 +86,9 @@ class Run:
     @cached_property
     def cfg(self) -> Settings:
         """The complete configuration."""
+        # Here, as whoever only predicts does not need the settings, nor pydantic, which takes a while to load.
+        from fastseg.config import load_config
+
         return load_config(self.path / CONFIG)
 
     @cached_property
@@ -116,6 +119,8 @@ class Run:
 
     def write_config(self, cfg: Settings) -> None:
         """Write the complete configuration, paths made absolute, so that it repeats the run from anywhere."""
+        from fastseg.config import dump_config
+
         write_text(self.path / CONFIG, dump_config(with_full_paths(cfg)))
 
 
