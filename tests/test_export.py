@@ -270,3 +270,76 @@ def test_a_file_with_preprocessing_needs_a_script_of_fifteen_lines(run, tmp_path
     backend = open_backend(proof["file"])
     for shape in ((1, 1), (7, 300), (200, 3)):
         assert backend.ids(texture(shape))[0].shape == shape
+
+
+LITE0 = ["model.encoder=timm-tf_efficientnet_lite0"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["FPN", "Unet", "DeepLabV3Plus"])
+def test_any_size(drawn, tmp_path, arch):
+    run = made_run(tmp_path / "run", drawn, arch=[f"model.arch={arch}", *LITE0], size="64x96")
+    proof = export(run, "onnx", size="dynamic")
+    assert proof["size"] is None
+    assert proof["equal_pixels"] >= 0.999
+    backend, reference = open_backend(proof["file"]), mask_logits(trained_model(Run.open(run)))
+    for shape in ((1, 3, 64, 64), (2, 3, 128, 96), (1, 3, 96, 256), (3, 3, 32, 32)):
+        images = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            expected = reference(images).numpy()
+        np.testing.assert_allclose(backend.logits(images.numpy()), expected, atol=2e-3 * np.abs(expected).max())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("arch", "encoder"), [("Segformer", "mit_b0"), ("UPerNet", "timm-tf_efficientnet_lite0")])
+def test_one_size_where_any_is_refused_with_the_reason(drawn, tmp_path, arch, encoder):
+    run = made_run(tmp_path / "run", drawn, arch=[f"model.arch={arch}", f"model.encoder={encoder}"], size="64x96")
+    assert export(run, "onnx")["equal_pixels"] >= 0.999
+    out = tmp_path / "any.onnx"
+    try:
+        proof, said = export(run, "onnx", out, size="dynamic"), ""
+    except InputError as error:
+        proof, said = None, str(error)
+    print(said)
+    if proof:
+        # A later exporter may have learned it; then it has been proved at other sizes.
+        assert len(proof["sizes_tried"]["sizes"]) == 2
+        return
+    assert said.startswith(f"{arch}: ")
+    assert said.endswith(("give --size HxW", "give --size HxW instead of dynamic"))
+    assert "\n" not in said
+    assert list(tmp_path.iterdir()) == [run]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preprocessing", [False, True])
+@pytest.mark.parametrize("format", ["onnx", "exported"])
+def test_a_head_of_nodes_and_an_auxiliary_one(drawn, tmp_path, format, preprocessing):
+    run = made_run(tmp_path / "run", drawn, "loss=[cross_entropy, tree_min]", "model.auxiliary=0.1", "data.resize=pad")
+    proof = export(run, format, preprocessing=preprocessing)
+    assert proof["equal_pixels"] >= 0.999
+    backend = open_backend(proof["file"])
+    if not preprocessing:
+        assert backend.logits(np.zeros((1, 3, 32, 64), np.float32)).shape == (1, 12, 32, 64)
+        return
+    photograph = texture((60, 45))
+    ids, confidence = expected(Run.open(run), photograph)
+    found, sure = backend.ids(photograph)
+    assert (found == ids.numpy()).mean() > 0.99
+    assert np.abs(sure - confidence.numpy()).mean() < 0.01
+
+
+@pytest.mark.slow
+def test_int8_with_preprocessing_quantises_the_network_alone(run, tmp_path):
+    import onnx
+
+    proof = export(run, "onnx", tmp_path / "net.onnx", int8=True, preprocessing=True, tolerance=30)
+    nodes = onnx.load(tmp_path / "net.onnx").graph.node
+    assert proof["int8_operators"] > 10
+    takers = [n for n in nodes if n.name.startswith("photograph/") and n.op_type in ("MatMul", "Add", "Mul")]
+    makers = {name: node for node in nodes for name in node.output}
+    assert takers
+    # Between photograph and network, and behind it, at most the network's own ends are in integers.
+    for node in takers:
+        assert makers.get(node.input[0], node).op_type != "DequantizeLinear" or node.op_type != "MatMul"
+    assert proof["equal_pixels"] > 0.8

@@ -138,3 +138,33 @@ def test_older_tools_that_keep_no_ranges(net, tmp_path, monkeypatch):
     quantizer.write(tmp_path / "a.onnx")
     quantizer.write(tmp_path / "b.onnx")
     assert [one.first is not None for one in seen] == [True, True]
+
+
+def test_what_stays_in_float_is_not_quantised_by_the_runtime(tmp_path):
+    """Between two convolutions in int8, one whose output channels differ a thousandfold."""
+    import onnx
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    middle = rng.normal(size=(4, 4, 1, 1)) * np.array([1, 1, 1, 1000]).reshape(4, 1, 1, 1)
+    last = rng.normal(size=(2, 4, 1, 1)) / np.array([1, 1, 1, 1000]).reshape(1, 4, 1, 1)
+    weights = {"w1": rng.normal(size=(4, 3, 1, 1)), "w2": middle, "w3": last}
+    names, values = ["first/Conv", "middle/Conv", "last/Conv"], ["image", "a", "b", "logits"]
+    graph = helper.make_graph(
+        [helper.make_node("Conv", [values[i], f"w{i + 1}"], [values[i + 1]], names[i]) for i in range(3)], "net",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [None, 3, 8, 8])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [None, 2, 8, 8])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )  # fmt: skip
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "n.onnx")
+    image = rng.normal(size=(2, 3, 8, 8)).astype(np.float32)
+    quantizer, path = Quantizer(tmp_path / "n.onnx", [{"image": image}], tmp_path), tmp_path / "int8.onnx"
+    quantizer.write(path, ["middle/Conv"])
+    plain = onnxruntime.SessionOptions()
+    plain.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    as_written = onnxruntime.InferenceSession(path, plain).run(None, {"image": image})[0]
+    error = np.abs(as_written - run(tmp_path / "n.onnx", image)).max()
+    np.testing.assert_allclose(run(path, image), as_written, atol=0.5 * error)
+    stored = {w.name: numpy_helper.to_array(w) for w in onnx.load(path).graph.initializer}
+    np.testing.assert_array_equal(stored["w2"], weights["w2"].astype(np.float32))
