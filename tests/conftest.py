@@ -116,13 +116,13 @@ def axe(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="module")
-def address(kept_run):
+def address(trained):
     """The address of a page of a small run, as strangers see it."""
     from served import LIMITS, free_port
 
     from fastseg.inference.app import serving
 
-    with serving(kept_run, port=free_port(), limits=LIMITS) as found:
+    with serving(trained, port=free_port(), limits=LIMITS) as found:
         yield found
 
 
@@ -135,14 +135,14 @@ def photograph(people) -> Path:
 
 
 @pytest.fixture(scope="session")
-def predicted(kept_run, photograph):
+def predicted(trained, photograph):
     """It, and what the small run's network makes of it."""
     from PIL import Image
 
     from fastseg.inference.predict import Predictor
 
     image = Image.open(photograph).convert("RGB")
-    return image, Predictor(kept_run).predict(image)
+    return image, Predictor(trained).predict(image)
 
 
 @pytest.fixture(scope="module")

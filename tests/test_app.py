@@ -78,7 +78,7 @@ def test_the_page_asks_for_nothing_outside(address):
     assert not config.get("analytics_enabled")
 
 
-def test_a_full_queue_is_said_at_once(kept_run, photograph, monkeypatch):
+def test_a_full_queue_is_said_at_once(trained, photograph, monkeypatch):
     go = threading.Event()
 
     class Slow(Predictor):
@@ -87,7 +87,7 @@ def test_a_full_queue_is_said_at_once(kept_run, photograph, monkeypatch):
             return super().predict(one)
 
     monkeypatch.setattr("fastseg.inference.app.Predictor", Slow)
-    with serving(kept_run, port=free_port(), limits=Limits(queue=1)) as found:
+    with serving(trained, port=free_port(), limits=Limits(queue=1)) as found:
         path = upload(found, photograph)[1]
         data = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, -1]}
         answers = [ask(found, "/gradio_api/call/predict", data)]
@@ -101,29 +101,29 @@ def test_a_full_queue_is_said_at_once(kept_run, photograph, monkeypatch):
         assert "event: complete" in ask(found, f"/gradio_api/call/predict/{event}")[1]
 
 
-def test_words_that_cannot_be_served(kept_run, capsys):
+def test_words_that_cannot_be_served(trained, capsys):
     assert main(["serve", "nowhere"]) == 2
     assert "nowhere" in capsys.readouterr().err
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        assert main(["serve", str(kept_run), "--port", str(taken.getsockname()[1])]) == 2
+        assert main(["serve", str(trained), "--port", str(taken.getsockname()[1])]) == 2
     assert "cannot be used" in capsys.readouterr().err
 
 
-def test_without_gradio_the_extra_is_named(kept_run, monkeypatch):
+def test_without_gradio_the_extra_is_named(trained, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(InputError, match=r"fastseg-parts\[app\]"), serving(kept_run):
+    with pytest.raises(InputError, match=r"fastseg-parts\[app\]"), serving(trained):
         pass
 
 
 @pytest.mark.slow
-def test_files_go_after_a_while_and_all_at_the_end(kept_run, photograph):
+def test_files_go_after_a_while_and_all_at_the_end(trained, photograph):
     limits = Limits(keep_seconds=4)
-    with serving(kept_run, port=free_port(), limits=limits) as found:
+    with serving(trained, port=free_port(), limits=limits) as found:
         _, path = upload(found, photograph)
         folder = Path(path).parents[2]
         _, (file, _) = predict(found, path)
         examples = [item for item in folder.rglob("*.jpg") if re.fullmatch(r"\d+\.jpg", item.name)]
-        assert len(examples) == len(list((kept_run / "examples").glob("*.jpg")))
+        assert len(examples) == len(list((trained / "examples").glob("*.jpg")))
         assert Path(path).exists()
         assert Path(file["path"]).exists()
         deadline = time.monotonic() + 60
@@ -136,8 +136,8 @@ def test_files_go_after_a_while_and_all_at_the_end(kept_run, photograph):
 
 
 @pytest.mark.slow
-def test_the_command_connects_to_nobody_and_leaves_nothing(kept_run, tmp_path):
-    words = ["serve", str(kept_run), "--port", str(free_port())]
+def test_the_command_connects_to_nobody_and_leaves_nothing(trained, tmp_path):
+    words = ["serve", str(trained), "--port", str(free_port())]
     code = ("import sys, socket\nconnect = socket.socket.connect\n"
             "def seen(self, to):\n    if isinstance(to, tuple): print('CONNECT', to[0], file=sys.stderr, flush=True)\n"
             "    return connect(self, to)\nsocket.socket.connect = seen\n"

@@ -10,11 +10,11 @@ from served import ask, predict
 from fastseg.inference.guard import ROUTES
 
 
-def test_no_file_outside_is_readable(address, kept_run, monkeypatch):
+def test_no_file_outside_is_readable(address, trained, monkeypatch):
     # As if started where the run is: Gradio once gave out whatever lay in the working folder.
-    monkeypatch.chdir(kept_run)
+    monkeypatch.chdir(trained)
     own = ("config.yaml", "model.safetensors", "examples/1.jpg")
-    outside = [Path("/etc/passwd"), *(kept_run / name for name in own)]
+    outside = [Path("/etc/passwd"), *(trained / name for name in own)]
     ways = [f"/gradio_api/file={path}" for path in outside]
     ways += ["/gradio_api/file=config.yaml", "/gradio_api/file=./model.json", "/file=/etc/passwd", "/etc/passwd",
              "/gradio_api/file/etc/passwd", "/static/../../../../etc/passwd", "/assets/%2e%2e/%2e%2e/%2e%2e/etc/passwd",

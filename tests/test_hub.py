@@ -53,31 +53,31 @@ def parts(readme):
     return yaml.safe_load(top), text
 
 
-def test_a_run_goes_there_and_comes_back_the_same(kept_run, people, hub):
+def test_a_run_goes_there_and_comes_back_the_same(trained, drawn, hub):
     from fastseg.inference.predict import Predictor
 
-    assert Run.open(kept_run).push_to_hub("tiny", api=hub) == "https://hub/me/tiny"
+    assert Run.open(trained).push_to_hub("tiny", api=hub) == "https://hub/me/tiny"
     folder = hub.folder / "me" / "tiny"
     assert sorted(os.listdir(folder)) == FILES
     assert hub.private == {"me/tiny": True}
-    photograph = next((people / "JPEGImages").iterdir())
-    mine, theirs = Predictor(kept_run), Predictor.from_hub(folder)
+    photograph = next((drawn / "JPEGImages").iterdir())
+    mine, theirs = Predictor(trained), Predictor.from_hub(folder)
     assert theirs.hierarchy == mine.hierarchy
     assert np.array_equal(theirs.predict(photograph).ids, mine.predict(photograph).ids)
 
 
-def test_nothing_published_names_the_machine(kept_run, people, tmp_path):
-    folder = write_folder(kept_run, tmp_path / "out", "me/tiny")
-    words = {str(people), people.parent.name, str(kept_run.parent), "/tmp", os.path.expanduser("~")}
+def test_nothing_published_names_the_machine(trained, drawn, tmp_path):
+    folder = write_folder(trained, tmp_path / "out", "me/tiny")
+    words = {str(drawn), drawn.parent.name, str(trained.parent), "/tmp", os.path.expanduser("~")}
     # Short names stand in any weights by chance.
     words |= {name for name in (socket.gethostname(), getpass.getuser()) if len(name) > 4}
-    assert any(str(people) in (kept_run / name).read_text() for name in ("config.yaml", "metrics.json"))
+    assert any(str(drawn) in (trained / name).read_text() for name in ("config.yaml", "metrics.json"))
     for file in folder.iterdir():
         content = file.read_bytes()
         assert [word for word in words if word.encode() in content] == [], file.name
     cfg = load_config(folder / "config.yaml")
-    assert (cfg.data.root, cfg.out, cfg.data.size) == (people.name, kept_run.parent.name, (32, 64))
-    assert json.loads((folder / "metrics.json").read_text())["data"] == [people.name]
+    assert (cfg.data.root, cfg.out, cfg.data.size) == (drawn.name, trained.parent.name, (32, 64))
+    assert json.loads((folder / "metrics.json").read_text())["data"] == [drawn.name]
     with Image.open(folder / "results.jpg") as image:
         assert max(image.size) <= 3600
         assert not image.getexif()
@@ -102,11 +102,11 @@ def test_a_configuration_stays_one(tmp_path):
     assert bare.hierarchy == cfg.hierarchy
 
 
-def test_the_card_tells_scores_with_their_definitions(kept_run, hub):
-    push(kept_run, "anna/tiny", api=hub, license="cc-by-4.0", private=False)
+def test_the_card_tells_scores_with_their_definitions(trained, hub):
+    push(trained, "anna/tiny", api=hub, license="cc-by-4.0", private=False)
     assert hub.private == {"anna/tiny": False}
     top, text = parts(hub.folder / "anna" / "tiny" / "README.md")
-    scores = json.loads((kept_run / "metrics.json").read_text())
+    scores = json.loads((trained / "metrics.json").read_text())
     assert (top["license"], top["library_name"], top["pipeline_tag"]) == ("cc-by-4.0", "fastseg", "image-segmentation")
     (result,) = top["model-index"][0]["results"]
     assert [metric["value"] for metric in result["metrics"]] == [round(scores[f"miou{d}"], 4) for d in range(3)]
@@ -125,60 +125,60 @@ def test_the_card_tells_scores_with_their_definitions(kept_run, hub):
         "How to use it", "Scores", "What the numbers mean", "Data", "Limits"]  # fmt: skip
 
 
-def test_the_cards_code_is_code(kept_run, tmp_path):
-    _, text = parts(write_folder(kept_run, tmp_path / "out", "me/tiny") / "README.md")
+def test_the_cards_code_is_code(trained, tmp_path):
+    _, text = parts(write_folder(trained, tmp_path / "out", "me/tiny") / "README.md")
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     compile(code, "README.md", "exec")
     (tree,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    assert yaml.safe_load(tree)["hierarchy"] == Run.open(kept_run).hierarchy.tree
+    assert yaml.safe_load(tree)["hierarchy"] == Run.open(trained).hierarchy.tree
 
 
-def test_what_a_run_lacks_is_left_out_or_refused(kept_run, tmp_path, hub):
-    run = shutil.copytree(kept_run, tmp_path / "run")
+def test_what_a_run_lacks_is_left_out_or_refused(trained, tmp_path, hub):
+    run = shutil.copytree(trained, tmp_path / "run")
     for name in ("results.png", "environment.json", "history.csv"):
         (run / name).unlink()
     folder = write_folder(run, tmp_path / "out", "me/tiny")
     assert sorted(os.listdir(folder)) == FILES[:-1]
     assert "![" not in (folder / "README.md").read_text()
-    assert "results.jpg" not in os.listdir(write_folder(kept_run, tmp_path / "bare", "me/tiny", picture=False))
+    assert "results.jpg" not in os.listdir(write_folder(trained, tmp_path / "bare", "me/tiny", picture=False))
     (run / "metrics.json").unlink()
     with pytest.raises(InputError, match=r"it has no metrics\.json"):
         push(run, "tiny", api=hub)
     assert not hub.folder.exists()
 
 
-def test_a_trees_own_words_do_not_break_the_card(kept_run, tmp_path):
-    run = shutil.copytree(kept_run, tmp_path / "run")
+def test_a_trees_own_words_do_not_break_the_card(trained, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
     for name in ("model.json", "config.yaml", "metrics.json"):
         (run / name).write_text((run / name).read_text().replace("low_hand", "<b>a|b_[x](y)"))
     _, text = parts(write_folder(run, tmp_path / "out", "me/tiny") / "README.md")
     assert r"| 2 | \<b\>a\|b\_\[x\](y) |" in text
 
 
-def test_a_refusal_is_one_line(kept_run, tmp_path):
+def test_a_refusal_is_one_line(trained, tmp_path):
     def refuse(*_, **__):
         raise OSError("401 Client Error:\n\nInvalid username or password.")
 
     with pytest.raises(InputError, match=r"^cannot make me/tiny: 401 Client Error: Invalid username or password\.$"):
-        push(kept_run, "me/tiny", api=SimpleNamespace(create_repo=refuse))
+        push(trained, "me/tiny", api=SimpleNamespace(create_repo=refuse))
     for repo in ("", "a/b/c", "../x", "a b"):
         with pytest.raises(InputError, match="no name of a repository"):
-            push(kept_run, repo, api=None)
+            push(trained, repo, api=None)
     with pytest.raises(InputError, match="neither a folder nor"):
         fetch(tmp_path / "away")
 
 
-def test_fetching_asks_for_what_cannot_run_and_names_a_failure(monkeypatch, kept_run, tmp_path):
+def test_fetching_asks_for_what_cannot_run_and_names_a_failure(monkeypatch, trained, tmp_path):
     asked = {}
 
     def download(repo, **options):
         asked.update(options, repo=repo)
         if repo == "me/gone":
             raise ConnectionError("the hub is away")
-        return str(tmp_path if repo == "me/other" else kept_run)
+        return str(tmp_path if repo == "me/other" else trained)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    assert fetch("me/tiny", revision="v1", token="t") == kept_run
+    assert fetch("me/tiny", revision="v1", token="t") == trained
     assert (asked["repo"], asked["revision"], asked["token"]) == ("me/tiny", "v1", "t")
     assert sorted(asked["allow_patterns"]) == ["config.yaml", "metrics.json", "model.json", "model.safetensors"]
     with pytest.raises(InputError, match="cannot fetch me/gone: the hub is away"):
@@ -198,11 +198,11 @@ class Bomb:
 
 
 @pytest.mark.parametrize("spoiled", ["model.safetensors", "model.json", "config.yaml"])
-def test_nothing_in_a_strangers_folder_is_executed(kept_run, tmp_path, spoiled):
+def test_nothing_in_a_strangers_folder_is_executed(trained, tmp_path, spoiled):
     from fastseg.inference.predict import Predictor
 
     mark = tmp_path / "executed"
-    folder = write_folder(kept_run, tmp_path / "out", "me/tiny")
+    folder = write_folder(trained, tmp_path / "out", "me/tiny")
     (folder / spoiled).write_bytes(pickle.dumps(Bomb(mark)))
     if spoiled == "config.yaml":
         (folder / spoiled).write_text(f"!!python/object/apply:os.system ['touch {mark}']")
@@ -213,8 +213,8 @@ def test_nothing_in_a_strangers_folder_is_executed(kept_run, tmp_path, spoiled):
     assert not mark.exists()
 
 
-def test_the_module_needs_no_torch(kept_run, tmp_path):
-    arguments = f"{str(kept_run)!r}, {str(tmp_path / 'out')!r}, 'me/tiny'"
+def test_the_module_needs_no_torch(trained, tmp_path):
+    arguments = f"{str(trained)!r}, {str(tmp_path / 'out')!r}, 'me/tiny'"
     code = (f"import sys; from fastseg.inference.hub import write_folder; write_folder({arguments}); "
             "assert not {'torch', 'huggingface_hub'} & set(sys.modules)")  # fmt: skip
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
