@@ -185,7 +185,7 @@ def _commands_of_data(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _looking_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--size", metavar="HxW|X", help="look at another size, or X times the network's own")
-    sub.add_argument("--tile", metavar="HxW|N", help="seen in overlapping tiles beyond this size (768, or the own)")
+    sub.add_argument("--tile", metavar="HxW|N", help="seen in overlapping tiles beyond this size (512, or the own)")
     sub.add_argument("--tta", metavar="flip,SCALE,…", help="average over a flip, scales, or both: flip,0.75,1,1.25")
     sub.add_argument("--decode", default="leaf", help="leaf, top_down or path")
 

@@ -132,3 +132,18 @@ def test_what_there_is_not():
         LevelIoU(TREE, head="trees")
     with pytest.raises(InputError, match="7 channels; the head 'nodes' of this tree has 12"):
         TREE.decode(logits, head="nodes")
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("how", DECODERS)
+@pytest.mark.parametrize("dim", [1, -1])
+def test_numpy_decodes_as_torch_does(how, head, dim):
+    channels = len(TREE) if head == "leaves" else TREE.node_count
+    logits = np.random.default_rng(0).normal(0, 2, (2, channels, 9, 11)).astype(np.float32)
+    logits = np.moveaxis(logits, 1, dim)
+    before = logits.copy()
+    ids = TREE.decode(logits, how, dim, head)
+    assert isinstance(ids, np.ndarray)
+    assert ids.dtype == np.uint8
+    assert (ids == TREE.decode(torch.from_numpy(logits), how, dim, head).numpy()).all()
+    assert (logits == before).all()

@@ -8,6 +8,7 @@ from PIL import Image
 
 from fastseg.data.files import Files, JoinedFiles, open_files
 from fastseg.data.frames import PADDING, FrameReader, Framing, count_pixels, decode_image
+from fastseg.data.framing import ArrayFraming
 from fastseg.data.pictures import read_image, read_mask
 from fastseg.errors import InputError
 from fastseg.hierarchy import IGNORE_INDEX
@@ -172,3 +173,18 @@ def test_several_folders_are_one_dataset(drawn, drawn_copy):
         both.image("sample_000000")
     assert list(open_files([drawn, drawn]).parts) == [first, f"{first}-2"]
     assert open_files([drawn]) == Files(drawn)
+
+
+@pytest.mark.parametrize("pad", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1), (5, 90), (40, 30), (123, 77)])
+def test_arrays_are_framed_and_undone_as_tensors_are(shape, pad):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    arrays, tensors = ArrayFraming((32, 48), pad), Framing((32, 48), pad)
+    frame = arrays.image(image).astype(int)
+    assert np.abs(frame - tensors.image(torch.from_numpy(image).permute(2, 0, 1)).numpy().astype(int)).max() <= 1
+    logits = np.random.default_rng(1).normal(0, 3, (2, 4, 32, 48)).astype(np.float32)
+    expected = tensors.undo(torch.from_numpy(logits), shape).numpy()
+    np.testing.assert_allclose(arrays.undo(logits, shape), expected, atol=1e-4)
+    rows = slice(shape[0] // 3, shape[0] // 3 * 2 + 1)
+    for framing, given in ((arrays, logits), (tensors, torch.from_numpy(logits))):
+        np.testing.assert_allclose(framing.undo(given, shape, rows=rows), expected[:, :, rows], atol=1e-4)

@@ -7,7 +7,7 @@ from fastseg.data.frames import Framing
 from fastseg.errors import InputError
 from fastseg.hierarchy import Hierarchy
 from fastseg.inference.plan import Plan
-from fastseg.inference.tta import Tta, average, mirrored_channels
+from fastseg.inference.tta import Tta, average, mirrored_channels, probabilities
 from fastseg.learning.model import create_model, mask_logits
 from fastseg.settings import ModelSettings, Settings
 
@@ -181,3 +181,11 @@ def test_many_looks_of_extreme_logits_stay_finite():
     assert torch.isfinite(logits).all()
     assert logits[0, :, 0, 0].argsort().tolist() == [1, 2, 0]
     np.testing.assert_allclose(average([far[:, 2:], far[:, 2:]], "nodes").numpy(), 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("head", ["leaves", "nodes"])
+def test_numpy_averages_as_torch_does(head):
+    looks = [np.random.default_rng(i).normal(0, 9, (1, 5, 6, 7)).astype(np.float32) for i in range(3)]
+    tensors = [torch.from_numpy(look) for look in looks]
+    np.testing.assert_allclose(probabilities(looks[0], head), probabilities(tensors[0], head), atol=1e-6)
+    np.testing.assert_allclose(average(looks, head), average(tensors, head), rtol=2e-4, atol=1e-4)

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 # Encoders halve their input five times: from multiples of 32, a tile is seen on the same grid as the whole frame.
 GRID = 32
-# What a tile sees around the part that it is for. Near its border a network sees zeros in the place of the photograph:
-# FPN-lite0 was seen to agree with one pass on 99.5 % of pixels from 128 on and on 99.9 % from 160.
+# What a tile sees around the part that it is for, since near its border a network sees zeros in the photograph's place.
+# FPN-lite0 at 576x384 in parts of 128 was seen to agree with one pass on 99.40, 99.70 and 99.73 % of pixels with 128,
+# 160 and 192.
 CONTEXT = 160
 FADE = 64  # pixels across which one tile's logits fade into the next one's
-SIDE, SMALLEST = 768, 64  # of the parts that tiles are for: by default, and at least
+SIDE, SMALLEST = 512, 64  # of the parts that tiles are for: by default, and at least
 LARGEST = 64  # times the network's own size
 # Bytes of a frame's logits beyond which they are kept in half precision, and beyond which the frame is refused.
 HALF, MOST = 1 << 28, 1 << 30
