@@ -23,6 +23,7 @@ from fastseg.inference.pt2 import save_program
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "exported": ".pt2"}
 OPSET = 18  # what torch's exporter writes without converting, and what runtimes of 2023 read
 EXAMPLE = (90, 70)  # a photograph's height and width, for tracing
+EXTRA = 32  # pixels, a multiple of what any architecture asks for
 
 
 def module_of(network: nn.Module, card: Mapping[str, Any]) -> nn.Module:
@@ -78,6 +79,8 @@ def _traced_as(
     free = {0: Dim.DYNAMIC}
     if card["export"]["size"] is None:
         free |= {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+        # Where both sides are equal, the exporter takes them for one (seen: SegFormer then fails at any other size).
+        size = (size[0], size[1] + (EXTRA if size[0] == size[1] else 0))
     # Two photographs: torch takes a side of one pixel or photograph for fixed.
     return module, torch.zeros(2, 3, *size), {"image": free}, ["logits"]
 

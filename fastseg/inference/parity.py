@@ -131,9 +131,9 @@ def other_size(network: nn.Module, path: Path, model: ModelSettings, size: tuple
     Raises `InputError` where its runtime fails there, or where it does not give PyTorch's logits.
     """
     backend, reference, found = open_backend(path), mask_logits(network), []
-    for high, wide in ((1.5, 1.0), (0.75, 2.0)):
+    for count, high, wide in ((1, 1.5, 1.0), (3, 0.75, 2.0)):
         other = fitting_size((round(size[0] * high), round(size[1] * wide)), model)
-        images = torch.rand(1, 3, *other, generator=torch.Generator().manual_seed(0)) * 4 - 2
+        images = torch.rand(count, 3, *other, generator=torch.Generator().manual_seed(0)) * 4 - 2
         ours = reference(images)
         try:
             theirs = torch.from_numpy(np.array(backend.logits(images.numpy())))
