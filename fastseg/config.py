@@ -226,9 +226,14 @@ def _commented(node: BaseModel, indent: int) -> list[str]:
             block = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
             lines += [f"{pad}{key}:{note}\n", *(f"{pad}  {line}\n" for line in block.splitlines())]
         else:
-            text = yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=10**6)
-            lines.append(f"{pad}{key}: {text.removesuffix('...' + chr(10)).strip()}{note}\n")
+            lines.append(f"{pad}{key}: {one_line(plain)}{note}\n")
     return lines
+
+
+def one_line(value: Any) -> str:
+    """A value as YAML on one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, sort_keys=False, width=10**6)
+    return text.removesuffix("...\n").strip()
 
 
 def _commented_losses(losses: list[LossBase], indent: int) -> list[str]:
@@ -239,8 +244,7 @@ def _commented_losses(losses: list[LossBase], indent: int) -> list[str]:
         lines += [f"{pad}- {first.strip()}\n", *keys]
     for kind in (kind for name, kind in LOSSES.items() if name not in [loss.name for loss in losses]):
         plain = kind().model_dump(mode="json")
-        text = yaml.safe_dump(plain, sort_keys=False, default_flow_style=True, width=10**6)
-        lines.append(f"{pad}# - {text}")
+        lines.append(f"{pad}# - {one_line(plain)}\n")
     return lines
 
 

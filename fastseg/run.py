@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -117,6 +119,33 @@ class Run:
     def write_config(self, cfg: Settings) -> None:
         """Write the complete configuration, paths made absolute, so that it repeats the run from anywhere."""
         write_text(self.path / CONFIG, dump_config(with_full_paths(cfg)))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a run; empty where there is no such file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}); the run is damaged") from None
+
+
+def read_columns(path: Path) -> dict[str, list[float | None]]:
+    """A CSV file's columns as numbers, None for what is none; empty where there is no such file, or no row."""
+    if not path.is_file():
+        return {}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        return {key: [_number(row[key]) for row in rows] for key in rows[0]} if rows else {}
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{path}: not a table of numbers ({error}); the run is damaged") from None
+
+
+def _number(text: str | None) -> float | None:
+    value = float(text) if text else math.nan
+    return value if math.isfinite(value) else None
 
 
 def with_full_paths(cfg: Settings) -> Settings:

@@ -1,5 +1,6 @@
 """A reader of HTML pages that the tests of pages share."""
 
+import re
 from html.parser import HTMLParser
 
 
@@ -29,3 +30,14 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         self.text += data
+
+
+def whole_page(text, sections):
+    """The page of a text, which must be well-formed, need nothing from outside and have the sections in order."""
+    page = Page(text)
+    assert page.open == []
+    assert not {"script", "link", "iframe", "object", "form", "base"} & page.tags
+    assert all(re.match(r"data:image/(png|jpeg);base64,|#\w+$", source) for source in page.sources)
+    assert not re.search(r"https?:|@import|//[a-z]", re.sub(r"base64,[\w+/=]*", "", text))
+    assert [place for place in page.ids if place in sections] == sections
+    return page

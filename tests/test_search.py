@@ -1,15 +1,14 @@
 """A search with real trainings, from the command line: what it leaves, and what can be done with that."""
 
-import csv
 import json
-import re
 from pathlib import Path
 
 import pytest
-from pages import Page
+from pages import whole_page
 
 from fastseg.cli import main
 from fastseg.config import load_config
+from fastseg.experiments.searching.leaderboard import read_leaderboard
 from fastseg.experiments.train import train
 
 STAGES = [{"name": "networks", "keys": ["model", "loss"], "sampler": "grid", "pruner": "none"},
@@ -41,13 +40,8 @@ def folder(words, tmp_path_factory):
     return Path(cfg.out) / cfg.name
 
 
-def rows(folder):
-    with (folder / "leaderboard.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
 def test_every_trial_is_a_run_and_stands_in_the_leaderboard(folder):
-    found = rows(folder)
+    found = read_leaderboard(folder)
     assert [row["state"] for row in found] == ["complete"] * 4
     for row in found:
         run = Path(row["run"])
@@ -62,7 +56,7 @@ def test_every_trial_is_a_run_and_stands_in_the_leaderboard(folder):
 
 
 def test_best_repeats_its_trial_exactly(folder, tmp_path):
-    best = rows(folder)[0]
+    best = read_leaderboard(folder)[0]
     again = train(load_config(folder / "best.yaml", f"out={tmp_path}"))
     for name in ("history.csv", "metrics.json"):
         assert (again / name).read_text() == (Path(best["run"]) / name).read_text()
@@ -71,26 +65,21 @@ def test_best_repeats_its_trial_exactly(folder, tmp_path):
 
 def test_the_page_is_whole_and_needs_nothing_else(folder):
     text = (folder / "search.html").read_text(encoding="utf-8")
-    page = Page(text)
-    assert page.open == []
-    assert not {"script", "link", "iframe", "object", "form", "base"} & page.tags
-    assert all(re.match(r"data:image/(png|jpeg);base64,|#\w+$", source) for source in page.sources)
-    assert not re.search(r"https?:|@import|//[a-z]", re.sub(r"base64,[\w+/=]*", "", text))
-    assert [place for place in page.ids if place in SECTIONS] == SECTIONS
+    page = whole_page(text, SECTIONS)
     assert len(page.sources) == 4
-    best = rows(folder)[0]
+    best = read_leaderboard(folder)[0]
     assert f"{float(best['miou2']):.3f}" in page.text
     assert "highest miou2 of 4 complete trials" in page.text
     assert f"fastseg train --config {folder.resolve()}/best.yaml" in page.text
 
 
 def test_the_same_command_finds_nothing_to_do_and_finish_trains_the_winner(folder, words, capsys):
-    before = rows(folder)
+    before = read_leaderboard(folder)
     assert main([*words, "--finish", "--train.workers=0"]) == 2
     capsys.readouterr()
     assert main([*words, "--finish"]) == 0
     printed = capsys.readouterr()
-    assert rows(folder) == before
+    assert read_leaderboard(folder) == before
     assert "networks: going on after 2 trials" in printed.err
     assert "training the winner" in printed.err
     assert "epoch 3/3" in printed.err

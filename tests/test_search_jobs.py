@@ -6,6 +6,7 @@ import os
 import signal
 
 import pytest
+from wandb_files import wandb_records
 
 from fastseg.experiments.searching.jobs import JobFailed, JobPruned, ending, run_job
 
@@ -30,16 +31,18 @@ def test_a_training_tells_its_epochs_and_what_its_run_folder_tells(tiny, tmp_pat
     assert {**again, "run_seconds": None} == {**facts, "run_seconds": None}
 
 
-def test_a_training_without_hope_ends_and_leaves_its_history(tiny, tmp_path):
+def test_a_training_without_hope_ends_and_leaves_its_history(tiny, tmp_path, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    monkeypatch.setenv("WANDB_MODE", "offline")
     with pytest.raises(JobPruned) as caught:
-        train_job(tiny("train.epochs=3", "track=tensorboard", "track_pictures=0"), tmp_path / "one",
-                  lambda epoch, score: epoch < 2)  # fmt: skip
+        train_job(tiny("train.epochs=3", "track=[tensorboard, wandb]", "track_pictures=0"), tmp_path / "one",
+                  lambda epoch, score: epoch < 2, group="mine")  # fmt: skip
     # It stands in the HParams tab all the same.
     events = EventAccumulator(str(tmp_path / "one" / "tensorboard")).Reload()
     assert "_hparams_/session_start_info" in events.summary_metadata
     assert len(events.Scalars("final/miou2")) == 1
+    assert {record.run.run_group for kind, record in wandb_records(tmp_path / "one") if kind == "run"} == {"mine"}
     assert caught.value.facts["parameters"] > 1e6
     assert caught.value.facts["photographs_per_second"] > 0
     assert len((tmp_path / "one" / "history.csv").read_text().splitlines()) == 3

@@ -1,6 +1,5 @@
 """The stages of a search with trainings that are only pretended: what is asked, in which order, and what is kept."""
 
-import csv
 import time
 from collections import Counter
 
@@ -15,6 +14,7 @@ from fastseg.experiments import search as module
 from fastseg.experiments.search import search, table_of
 from fastseg.experiments.searching import jobs, study, trials
 from fastseg.experiments.searching.jobs import JobFailed, JobPruned
+from fastseg.experiments.searching.leaderboard import read_leaderboard
 
 ARCHS = {"FPN": 0.5, "Unet": 0.4, "PSPNet": 0.2}
 LOSSES = {"cross_entropy": 0.0, "iou": 0.05}
@@ -65,11 +65,6 @@ def cfg(tmp_path):
     return make
 
 
-def rows(folder):
-    with (folder / "leaderboard.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
 def studies(folder):
     place = f"sqlite:///{folder}/study.db"
     return [optuna.load_study(study_name=f"mine-{name}", storage=place) for name in ("networks", "settings")]
@@ -77,7 +72,7 @@ def studies(folder):
 
 def test_two_stages_and_what_they_leave(cfg, pretended, capsys):
     folder = search(cfg())
-    found = rows(folder)
+    found = read_leaderboard(folder)
     assert Counter(row["stage"] for row in found) == {"networks": 6, "settings": 6}
     first = [row for row in found if row["stage"] == "networks"]
     assert len({(row["model.arch"], row["loss"]) for row in first}) == 6
@@ -105,10 +100,10 @@ def test_two_stages_and_what_they_leave(cfg, pretended, capsys):
 
 def test_a_finished_search_is_not_run_again(cfg, pretended, capsys):
     folder = search(cfg())
-    before, count = rows(folder), len(pretended.trained)
+    before, count = read_leaderboard(folder), len(pretended.trained)
     (folder / "search.html").unlink()
     assert search(cfg()) == folder
-    assert (len(pretended.trained), rows(folder)) == (count, before)
+    assert (len(pretended.trained), read_leaderboard(folder)) == (count, before)
     assert (folder / "search.html").is_file()
     assert "networks: going on after 6 trials" in capsys.readouterr().err
     search(cfg("search.budget.trials=14"))
@@ -124,7 +119,7 @@ def test_what_is_stopped_goes_on_in_its_own_run_folder(cfg, pretended, moment, c
         search(cfg())
     assert "the same command goes on with it" in capsys.readouterr().err
     folder = search(cfg())
-    assert len(rows(folder)) == 12
+    assert len(read_leaderboard(folder)) == 12
     again = Counter(pretended.trained)
     assert again.pop(moment) == 2
     assert set(again.values()) == {1}
@@ -166,13 +161,13 @@ def test_a_trial_that_another_worker_took_over_is_left_to_it(cfg, pretended, mon
     folder = search(cfg())
     assert "was taken over by another worker" in capsys.readouterr().err
     assert pretended.trained.count("networks-001") == 2
-    assert len(rows(folder)) == 12
-    assert {row["state"] for row in rows(folder)} <= {"complete", "pruned"}
+    assert len(read_leaderboard(folder)) == 12
+    assert {row["state"] for row in read_leaderboard(folder)} <= {"complete", "pruned"}
 
 
 def test_failures_are_recorded_and_the_search_goes_on(cfg, pretended):
     pretended.faults = {"networks-001": JobFailed("out of memory: so much"), "settings-002": InputError("no such file")}
-    found = {(row["stage"], row["trial"]): row for row in rows(search(cfg()))}
+    found = {(row["stage"], row["trial"]): row for row in read_leaderboard(search(cfg()))}
     assert len(found) == 12
     for key, reason in ((("networks", "1"), "out of memory: so much"), (("settings", "2"), "no such file")):
         assert (found[key]["state"], found[key]["reason"], found[key]["rank"]) == ("failed", reason, "")
@@ -181,7 +176,7 @@ def test_failures_are_recorded_and_the_search_goes_on(cfg, pretended):
 
 def test_a_score_that_is_no_number_is_a_failure(cfg, pretended, monkeypatch):
     monkeypatch.setitem(LOSSES, "cross_entropy", float("nan"))
-    found = [row for row in rows(search(cfg())) if row["loss"] == "cross_entropy"]
+    found = [row for row in read_leaderboard(search(cfg())) if row["loss"] == "cross_entropy"]
     assert found
     assert {(row["state"], row["reason"]) for row in found} == {("failed", "miou2 is nan after epoch 1")}
 
@@ -200,7 +195,7 @@ def test_equal_settings_are_trained_once(cfg, pretended):
     assert len([name for name in pretended.trained if name.startswith("networks")]) == 1
     # Of two optimisers there are two trials, though ten were left.
     assert len([name for name in pretended.trained if name.startswith("settings")]) == 2
-    assert len(rows(folder)) == 3
+    assert len(read_leaderboard(folder)) == 3
 
 
 def test_hours_end_it_and_more_of_them_go_on(cfg, pretended, monkeypatch):
@@ -208,7 +203,7 @@ def test_hours_end_it_and_more_of_them_go_on(cfg, pretended, monkeypatch):
     monkeypatch.setattr(trials, "run_job", lambda *args, **kwargs: [time.sleep(0.05), slow(*args, **kwargs)][1])
     folder = search(cfg(budget={"hours": 0.12 / 3600}))
     assert 1 <= len(pretended.trained) <= 3
-    assert {row["state"] for row in rows(folder)} == {"complete", "waiting"}
+    assert {row["state"] for row in read_leaderboard(folder)} == {"complete", "waiting"}
     search(cfg(budget={"trials": 12, "hours": 1}))
     assert len(pretended.trained) == 12
 
@@ -221,7 +216,7 @@ def test_a_grid_above_the_budget_is_refused(cfg, pretended):
 def test_lr_find_is_asked_once_for_a_network_and_an_optimiser(cfg, pretended):
     wanted = cfg("search.space.train.lr={low: 0.1, high: 10, log: true, times: lr_find}", "train.lr=[1e-3, 5e-3]")
     folder = search(wanted)
-    second = [row for row in rows(folder) if row["stage"] == "settings"]
+    second = [row for row in read_leaderboard(folder) if row["stage"] == "settings"]
     pairs = {(row["model.arch"], row["loss"], row["train.optimizer"]) for row in second}
     assert pretended.rates == len(pairs)
     for row in second:
@@ -251,7 +246,7 @@ def test_workers_draw_from_different_seeds_and_a_queue_is_filled_once(cfg, prete
 
 def test_a_journal_file_will_do(cfg, pretended, tmp_path):
     folder = search(cfg(storage=str(tmp_path / "shared" / "mine.journal")))
-    assert len(rows(folder)) == 12
+    assert len(read_leaderboard(folder)) == 12
     assert (tmp_path / "shared" / "mine.journal").is_file()
     assert not (folder / "study.db").exists()
 

@@ -1,6 +1,5 @@
 """Searches as processes: killed, stopped, sharing a study, and with trials that die."""
 
-import csv
 import json
 import os
 import re
@@ -17,6 +16,7 @@ import optuna
 import pytest
 
 from fastseg.config import load_config
+from fastseg.experiments.searching.leaderboard import read_leaderboard
 
 pytestmark = pytest.mark.slow
 SPACE = {"model.arch": ["FPN", "Unet"], "loss": [["iou"], ["cross_entropy"]],
@@ -54,11 +54,6 @@ def until(process, pattern):
     raise AssertionError(f"it ended with {process.wait()} before {pattern!r}")
 
 
-def rows(folder):
-    with (folder / "leaderboard.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
 def settings_of(row):
     return tuple(value for key, value in row.items() if key.startswith(("model.", "loss", "train.")))
 
@@ -92,7 +87,7 @@ def test_killed_at_three_moments_it_loses_no_trial_and_runs_none_twice(configure
     with start(words) as process:
         said = process.communicate()[1]
     assert process.returncode == 0, said
-    found = rows(folder)
+    found = read_leaderboard(folder)
     assert Counter(row["stage"] for row in found) == {"networks": 4, "settings": 4}
     assert {row["state"] for row in found} <= {"complete", "pruned"}
     assert len({settings_of(row) for row in found}) == 8
@@ -120,7 +115,7 @@ def test_a_signal_ends_it_with_the_shells_status_and_it_goes_on(configured, tmp_
     with start(words) as process:
         said = process.communicate()[1]
     assert process.returncode == 0, said
-    found = rows(tmp_path / "runs" / "mine")
+    found = read_leaderboard(tmp_path / "runs" / "mine")
     assert [row["state"] for row in found] == ["complete"] * 4
     assert sum(begun(tmp_path / "runs" / "mine").values()) <= 5
 
@@ -133,7 +128,7 @@ def test_trials_that_raise_diverge_run_out_of_memory_or_are_killed_are_told(conf
         said = process.communicate()[1]
     assert process.returncode == 0, said
     found = {tuple(row[key] for key in ("train.lr", "model.args", "data.size")): row
-             for row in rows(tmp_path / "runs" / "mine")}  # fmt: skip
+             for row in read_leaderboard(tmp_path / "runs" / "mine")}  # fmt: skip
     assert found["0.001", "{}", "32x64"]["state"] == "complete"
     assert "infinite or NaN" in found["1e+30", "{}", "32x64"]["reason"]
     assert "FPN takes" in found["0.001", "{nonsense: 1}", "32x64"]["reason"]
@@ -152,7 +147,7 @@ def test_a_trial_that_the_system_kills_is_failed_and_the_search_goes_on(configur
         os.kill(trial_process(tmp_path / "cache"), signal.SIGKILL)
         said = process.communicate()[1]
     assert process.returncode == 0, said
-    found = rows(tmp_path / "runs" / "mine")
+    found = read_leaderboard(tmp_path / "runs" / "mine")
     assert [row["state"] for row in found] == ["complete", "failed"]
     assert found[1]["reason"] == "its process was killed (SIGKILL), as the system does where memory runs out"
 
@@ -162,7 +157,7 @@ def shared_by_two(words, folder, place):
     workers = [start(words) for _ in range(2)]
     outputs = [worker.communicate() for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], outputs
-    found = rows(folder)
+    found = read_leaderboard(folder)
     assert Counter(row["stage"] for row in found) == {"networks": 4, "settings": 4}
     assert len({settings_of(row) for row in found}) == 8
     assert set(begun(folder).values()) == {1}

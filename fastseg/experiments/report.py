@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import math
 import shlex
 from collections.abc import Mapping
 from html import escape
@@ -24,7 +21,7 @@ from fastseg.inference.stored import SCORES, kept_counts
 from fastseg.inference.tables import heading
 from fastseg.pages.charts import table
 from fastseg.pages.document import document
-from fastseg.run import CONFIG, ENVIRONMENT, HISTORY, METRICS, REPORT, TIMING, Run
+from fastseg.run import CONFIG, ENVIRONMENT, HISTORY, METRICS, REPORT, TIMING, Run, read_columns, read_json
 from fastseg.writing import write_text
 
 PLACES = {"scores": "scores", "curves": "curves", "confusion": "confusion", "photographs": "photographs",
@@ -50,10 +47,10 @@ def report(run: str | Path) -> Path:
 
 def page(run: Run) -> str:
     """The page as HTML."""
-    scores, facts = _json(run.path / METRICS), _json(run.path / ENVIRONMENT)
+    scores, facts = read_json(run.path / METRICS), read_json(run.path / ENVIRONMENT)
     if not scores:
         raise InputError(f"{run.path}: it has no {METRICS}; finish it with fastseg train or save_run")
-    cfg, tree, history = run.cfg, run.hierarchy, _columns(run.path / HISTORY)
+    cfg, tree, history = run.cfg, run.hierarchy, read_columns(run.path / HISTORY)
     counts = kept_counts(run, scores)
     matrix = None if counts is None else counts.matrices.sum(0, dtype="int64")
     kept = scores.get("epoch") if scores.get("keep") == "best" else None
@@ -69,40 +66,13 @@ def page(run: Run) -> str:
         confusion_section(matrix, tree),
         pictures_section(read_examples(run.path), tree),
         settings_section(cfg, _repeats(run.path, facts)),
-        _speed(_columns(run.path / TIMING), facts),
+        _speed(read_columns(run.path / TIMING), facts),
         _environment(facts),
         _others(run.path / SCORES, tree.depth),
         meanings_html(meanings(scores, tree, cfg.data.size)),
     ]  # fmt: skip
     style = resources.files("fastseg.experiments.reporting").joinpath("report.css").read_text(encoding="utf-8")
     return document(f"{run.path.resolve().name}: a run of fastseg", body, style)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is no such file."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}); the run is damaged") from None
-
-
-def _columns(path: Path) -> dict[str, list[float | None]]:
-    """A CSV file's columns as numbers, None for what is none; empty where there is no such file, or no row."""
-    if not path.is_file():
-        return {}
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        return {key: [_number(row[key]) for row in rows] for key in rows[0]} if rows else {}
-    except (ValueError, KeyError) as error:
-        raise InputError(f"{path}: not a table of numbers ({error}); the run is damaged") from None
-
-
-def _number(text: str | None) -> float | None:
-    value = float(text) if text else math.nan
-    return value if math.isfinite(value) else None
 
 
 def _repeats(folder: Path, facts: Mapping[str, Any]) -> str:
@@ -157,7 +127,7 @@ def _others(folder: Path, depth: int) -> str:
     """What `evaluate` has written beside the run's own scores."""
     rows = []
     for path in sorted(folder.glob("*.json")):
-        scores = _json(path)
+        scores = read_json(path)
         words = [scores.get(key) for key in ("split", "images", "protocol", "definition", "decode", "tta")]
         means = [shown(scores.get(f"miou{level}")) for level in range(depth)]
         rows.append([escape(path.stem), *(escape(str(w)) if w else "–" for w in words), *means])

@@ -6,7 +6,6 @@ machines share a study. Here are the stages, and the run folder that each trial 
 
 from __future__ import annotations
 
-import csv
 import signal
 import sys
 import warnings
@@ -24,7 +23,7 @@ from fastseg.writing import write_text
 if TYPE_CHECKING:
     from fastseg.experiments.searching.leaderboard import Entry
 
-CONFIG, TRIALS, FINAL, LEADERBOARD = "search.yaml", "trials", "final", "leaderboard.csv"
+CONFIG, FINAL = "search.yaml", "final"
 WIDEST = 60  # characters of a column
 
 
@@ -69,6 +68,8 @@ def _check_installed() -> None:
 
 
 def _make_folder(cfg: Settings) -> Path:
+    from fastseg.experiments.searching.stages import TRIALS
+
     folder = Path(cfg.out).expanduser() / cfg.name
     try:
         (folder / TRIALS).mkdir(parents=True, exist_ok=True)
@@ -136,8 +137,9 @@ def _quiet() -> Iterator[None]:
 
 def table_of(folder: Path, most: int = 10) -> str:
     """The best trials of leaderboard.csv in columns of text."""
-    with (folder / LEADERBOARD).open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    from fastseg.experiments.searching.leaderboard import read_leaderboard
+
+    rows = read_leaderboard(folder)
     keys = ["rank", "stage", "trial", "state", *_told(rows)]
     lines = [[key.rpartition(".")[2] for key in keys]]
     lines += [[_short(row[key]) for key in keys] for row in rows[:most]]

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any
 
-import yaml
 from pydantic import BaseModel
 
-from fastseg.config import dump_config
+from fastseg.config import dump_config, one_line
 from fastseg.loss_settings import LOSSES
 from fastseg.pages.charts import table
 from fastseg.settings import Settings
@@ -54,5 +53,4 @@ def _short(key: str, value: Any) -> Any:
 def _code(value: Any) -> str:
     if value is None:
         return "<code>null</code>"
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, sort_keys=False, width=10**6)
-    return f"<code>{escape(text.removesuffix('...' + chr(10)).strip())}</code>"
+    return f"<code>{escape(one_line(value))}</code>"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import json
+import math
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from fastseg.run import ENVIRONMENT, HISTORY, LAST, METRICS, TIMING, WEIGHTS
+from fastseg.run import ENVIRONMENT, HISTORY, LAST, METRICS, TIMING, WEIGHTS, read_columns, read_json
 
 
 def facts_of(run: Path, metric: str) -> dict[str, Any]:
@@ -18,12 +17,12 @@ def facts_of(run: Path, metric: str) -> dict[str, Any]:
 
     `photographs_per_second` are those trained and validated in an epoch by its median time.
     """
-    scores, found = _json(run / METRICS), _json(run / ENVIRONMENT)
-    rows, seconds = _rows(run / HISTORY), [float(row["seconds"]) for row in _rows(run / TIMING)]
-    kept = scores["epoch"]
+    scores, found = read_json(run / METRICS), read_json(run / ENVIRONMENT)
+    seconds, kept = read_columns(run / TIMING)["seconds"], scores["epoch"]
+    value = read_columns(run / HISTORY)[metric][kept - 1]
     photographs = (found.get("photographs") or {}).values()
     return {
-        "value": float(rows[kept - 1][metric]),
+        "value": math.nan if value is None else value,
         "epoch": kept,
         **size_and_speed(found.get("parameters"), photographs, seconds),
         "peak_memory_mib": max((found.get("peak_memory_mib") or {}).values(), default=None),
@@ -47,12 +46,3 @@ def strip(run: Path, weights: bool = True) -> None:
     (run / ".lock").unlink(missing_ok=True)
     if weights:
         (run / WEIGHTS).unlink(missing_ok=True)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))

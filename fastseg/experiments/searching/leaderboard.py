@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from fastseg.config import dump_config, load_config
+from fastseg.config import dump_config
 from fastseg.experiments.searching.space import apply, label, trial_settings
 from fastseg.experiments.searching.study import REASON, RETRIES, UNUSED, is_lost, root
 from fastseg.experiments.searching.trials import ABOUT, FACTS, SAME
@@ -101,6 +102,12 @@ def write_leaderboard(folder: Path, cfg: Settings, found: Sequence[Entry], metri
         write_rows(folder / LEADERBOARD, rows)
 
 
+def read_leaderboard(folder: Path) -> list[dict[str, str]]:
+    """The rows of leaderboard.csv."""
+    with (folder / LEADERBOARD).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def _rows(cfg: Settings, found: Sequence[Entry], metric: str) -> Iterator[dict[str, Any]]:
     levels = [f"miou{level}" for level in range(cfg.classes().depth)]
     for rank, entry in enumerate(found, 1):
@@ -131,14 +138,13 @@ def settings_of(cfg: Settings, entry: Entry, metric: str) -> Settings:
     return apply(trial_settings(cfg, names.index(entry.stage), metric), entry.picks)
 
 
-def write_best(folder: Path, cfg: Settings, best: Entry, metric: str) -> Settings:
-    """Write best.yaml, which repeats the best trial; returns what is in it."""
+def write_best(folder: Path, cfg: Settings, best: Entry, metric: str) -> None:
+    """Write best.yaml, which repeats the best trial."""
     chosen = settings_of(cfg, best, metric)
     chosen = with_full_paths(chosen.model_copy(update={"name": f"{cfg.name}-best"}))
     head = (f"# {best.label}: {metric} {best.score!r} in trial {best.number} of {best.stage}.\n"
             f"# It repeats that trial, as few epochs and photographs: fastseg train --config {BEST}\n")  # fmt: skip
     write_text(folder / BEST, head + dump_config(chosen))
-    return load_config(folder / BEST)
 
 
 def finished_settings(cfg: Settings, best: Entry, metric: str) -> Settings:

@@ -6,9 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
-from fastseg.config import load_config
+from fastseg.config import load_config, one_line
 from fastseg.errors import InputError
 from fastseg.search_settings import CENTRE, CONDITION, SearchSettings
 from fastseg.settings import Settings
@@ -49,12 +47,7 @@ def label(value: Any) -> str | int | float | bool | None:
         return value
     if isinstance(value, (list, tuple)) and value and all(isinstance(one, str) for one in value):
         return " + ".join(value)
-    return _text(value)
-
-
-def _text(value: Any) -> str:
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, sort_keys=False, width=10**6)
-    return text.removesuffix("...\n").strip()
+    return one_line(value)
 
 
 def parameters(space: Mapping[str, Any], keys: Sequence[str]) -> list[Parameter]:
@@ -123,7 +116,7 @@ def describe(picks: Picks) -> str:
 
 def apply(cfg: Settings, picks: Picks) -> Settings:
     """A configuration with the picks in it. Raises `InputError` where they do not go together."""
-    return load_config(cfg.model_dump(mode="json"), *(f"{key}={_text(value)}" for key, value in picks.items()))
+    return load_config(cfg.model_dump(mode="json"), *(f"{key}={one_line(value)}" for key, value in picks.items()))
 
 
 def with_rate(cfg: Settings, rate: float) -> Settings:
