@@ -99,7 +99,9 @@ def test_names_of_weights_stay_when_compiled(make):
 def test_a_compiled_network_trains_like_the_plain_one(tiny):
     from fastseg.experiments.train import train
 
-    rows = [(train(tiny(f"train.compile={on}", "model.encoder=resnet18")) / "history.csv").read_text().splitlines()
+    args = "model.args={encoder_depth: 3, decoder_channels: [32, 16, 8]}"
+    small = ["model.arch=Unet", "model.encoder=resnet18", args]
+    rows = [(train(tiny(f"train.compile={on}", *small)) / "history.csv").read_text().splitlines()
             for on in ("true", "false")]  # fmt: skip
     (names, ours), (_, theirs) = [(rows[0].split(","), [float(v) for v in rows[1].split(",")]) for rows in rows]
     assert names[1] == "train_loss"
